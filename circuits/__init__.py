@@ -1,0 +1,10 @@
+"""Circuits: which parts of a model, joined how, do a task, and how faithfully.
+
+Every public name is imported on first use; the table says in which file each one lives.
+"""
+
+from interp.lazy import attach
+
+__distribution__ = "interp-toolkit"  # `interp doctor` tells an overwritten package by it
+
+__getattr__, __dir__, __all__ = attach(__name__, {})

@@ -1,0 +1,48 @@
+"""interp: open up neural networks. Models, sites, capture, edits, stores, metrics, toy networks, reports.
+
+Public names are imported when first used (PEP 562), so that ``import interp`` costs about what
+``import torch`` costs and the command line none of it.
+"""
+
+from interp._version import __version__
+from interp.lazy import attach
+
+__distribution__ = "interp-toolkit"  # how `interp doctor` tells this package from another of the same name
+
+__getattr__, __dir__, _names = attach(
+    __name__,
+    {
+        # models, capture, edits
+        "load": "models.loading",
+        "Model": "models.base",
+        "Anatomy": "models.anatomy",
+        "Site": "sites",
+        "Tokens": "tokens",
+        "Activations": "activations",
+        "Edit": "edits",
+        "edit": "edits",
+        "ablate": "edits",
+        "add": "edits",
+        "patch": "edits",
+        "project": "edits",
+        "replace": "edits",
+        "scale": "edits",
+        # stores
+        "ActivationStore": "store",
+        "harvest": "harvesting",
+        "open_store": "store",
+        # results, the main job
+        "Result": "results",
+        "analyze": "analysis",
+        "metrics": "metrics",
+        "toys": "toys",
+        # errors
+        "CheckError": "errors",
+        "InputError": "errors",
+        "InterpError": "errors",
+        "ModelError": "errors",
+        "SiteError": "errors",
+        "StoreError": "errors",
+    },
+)
+__all__ = [*_names, "__version__"]

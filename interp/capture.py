@@ -1,0 +1,238 @@
+"""Capture: what a model holds at the sites asked for, and nothing more.
+
+One pass keeps only the sites, positions and float type asked for, streams to a sink if one is
+given, and stops behind the last site. Gradients of any metric come from one backward pass. These
+functions stand behind the methods of the same names on :class:`interp.models.base.Model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.activations import Activations
+from interp.edits import Edit, Frame
+from interp.errors import CheckError, InputError, SiteError
+from interp.sites import KINDS, Site
+
+if TYPE_CHECKING:
+    from interp.models.base import Model
+    from interp.models.running import Visit, Visitor
+
+__all__ = ["Positions", "Sink", "capture", "edit_visits", "gradients"]
+
+Positions = int | str | slice | Sequence[int] | Tensor | None
+"""Which columns to keep: all (None), one, several, a slice, or ``"last"`` (each row's last real token)."""
+
+Sink = Callable[[Site, Tensor], None]
+
+_DERIVED = frozenset(kind for kind in KINDS if kind.endswith(("_scale", "_normalized"))) | {"result", "resid_mid"}
+"""Kinds that are computed beside the pass: what the model goes on with is not that tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """In what form a captured tensor is kept."""
+
+    positions: Positions = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    detach: bool = True
+
+
+def edit_visits(model: Model, edits: Sequence[Edit], frame: Frame) -> list[Visit]:
+    """The visits that carry out ``edits``, in their order; refuses sites where edits do nothing."""
+    visits = []
+    for one in edits:
+        if not isinstance(one, Edit):
+            raise InputError(f"edits= takes Edit objects (interp.ablate, interp.patch, ...); got {type(one).__name__}")
+        for site in model.find(one.sites):
+            model.require_causal(site)
+            visits.append((site, _editor(one, site, frame)))
+    return visits
+
+
+def _editor(one: Edit, site: Site, frame: Frame) -> Visitor:
+    return lambda value: one.apply(value, site, frame)
+
+
+def columns(positions: Positions, frame: Frame) -> Tensor | slice | None:
+    """``positions`` as an index of columns: None, a slice, or a tensor [k] or [batch, k]."""
+    if positions is None or isinstance(positions, slice):
+        return positions
+    if frame.pos is None:
+        raise InputError(f"positions={positions!r}, but the model's input has no positions")
+    if isinstance(positions, str):
+        if positions != "last":
+            raise InputError(f"positions={positions!r}; they are numbers, a slice, or 'last'")
+        assert frame.last is not None  # a frame with positions knows its rows' ends
+        return frame.last[:, None]
+    index = torch.as_tensor(positions).flatten().long()
+    if index.numel() == 0 or int(index.max()) >= frame.pos or int(index.min()) < -frame.pos:
+        raise InputError(f"positions {index.tolist()}: the input has {frame.pos} positions, 0-{frame.pos - 1}")
+    return index % frame.pos
+
+
+def take(value: Tensor, index: Tensor | slice | None, axis: int) -> Tensor:
+    """The chosen columns of ``value`` along ``axis``."""
+    if index is None:
+        return value
+    if isinstance(index, slice):
+        return value[(slice(None),) * axis + (index,)]
+    index = index.to(value.device)
+    if index.ndim == 1:
+        return value.index_select(axis, index)
+    rows = torch.arange(value.shape[0], device=value.device)[:, None]
+    return value[rows, index] if axis == 1 else value[rows, :, index].movedim(1, 2)
+
+
+class _Keeper:
+    """Collects one pass's tensors; knows which of them the model overwrote after they were shown."""
+
+    def __init__(self, frame: Frame, keep: Keep, sink: Sink | None, clone: set[Site]) -> None:
+        self.frame, self.keep, self.sink, self.clone = frame, keep, sink, clone
+        self.tensors: dict[Site, Tensor] = {}
+        self.versions: dict[Site, tuple[Tensor, int]] = {}
+        self.index = columns(keep.positions, frame)
+
+    def visitor(self, site: Site) -> Visitor:
+        axis = 2 if site.axes is not None and "query" in site.axes else 1
+
+        def visit(value: Tensor) -> None:
+            if site in self.tensors:
+                raise SiteError(
+                    f"module {str(site)!r} runs more than once in a forward pass; name the call: '{site.path}#0', '{site.path}#1', ..."
+                )
+            shown = value if site.head is None else value.select(site.head_axis, site.head)  # type: ignore[arg-type]
+            if self.frame.pos is not None and shown.ndim > axis:
+                shown = take(shown, self.index, axis - (site.head is not None and axis == 2))
+            shown = self._kept(site, shown, value)
+            if self.sink is None:
+                self.tensors[site] = shown
+            else:
+                self.tensors[site] = shown[:0]
+                self.sink(site, shown)
+
+        visit.reads_only = True  # type: ignore[attr-defined]  # a remote backend may show it the tensor afterwards
+        return visit
+
+    def _kept(self, site: Site, shown: Tensor, value: Tensor) -> Tensor:
+        keep = self.keep
+        if keep.detach:
+            shown = shown.detach()
+        dtype = keep.dtype if shown.is_floating_point() else None
+        kept = shown.to(device=keep.device, dtype=dtype) if dtype is not None or keep.device is not None else shown
+        if kept is shown and keep.detach:
+            # a view into a bigger tensor would keep all of it alive
+            partial = shown.untyped_storage().nbytes() > 2 * shown.numel() * shown.element_size()
+            if partial or site in self.clone:
+                return shown.clone(memory_format=torch.contiguous_format)
+            if not value.is_inference():
+                self.versions[site] = (value, value._version)
+        return kept
+
+    def overwritten(self) -> set[Site]:
+        """Sites whose tensor the model changed in place after it was shown (``ReLU(inplace=True)``)."""
+        return {site for site, (value, version) in self.versions.items() if value._version != version}
+
+
+def capture_batch(
+    model: Model, inputs: Any, frame: Frame, sites: Sequence[Site], *, edits: Sequence[Edit], keep: Keep,
+    sink: Sink | None = None,
+) -> dict[Site, Tensor]:  # fmt: skip
+    """One pass over one batch; the tensors in forward order."""
+    with torch.no_grad():
+        for _ in range(2):
+            keeper = _Keeper(frame, keep, sink, model.overwritten)
+            visits = [*edit_visits(model, edits, frame), *((site, keeper.visitor(site)) for site in sites)]
+            model.run(inputs, frame, visits, wanted=sites)
+            again = keeper.overwritten()
+            if not again:
+                return {site: keeper.tensors[site] for site in sites}
+            # the model writes over these in place: learn it, keep copies from now on, and run again
+            model.overwritten.update(again)
+            if sink is not None:
+                raise CheckError(
+                    f"the model overwrites {', '.join(map(str, sorted(again)))} in place after it was streamed; capture again"
+                )
+    raise CheckError("a captured tensor was overwritten although it was copied")  # cannot happen
+
+
+def capture(
+    model: Model, tokens: Any, sites: Any, *, edits: Sequence[Edit] = (), keep: Keep, batch_size: int | None = None,
+    sink: Sink | None = None,
+) -> Activations:  # fmt: skip
+    """What the model holds at ``sites`` for ``tokens``; see :meth:`interp.models.base.Model.capture`."""
+    found = model.find(sites)
+    parts: list[dict[Site, Tensor]] = []
+    frames: list[Frame] = []
+    for inputs, frame in model.frames(tokens, batch_size):
+        parts.append(capture_batch(model, inputs, frame, found, edits=edits, keep=keep, sink=sink))
+        frames.append(frame)
+    whole = parts[0] if len(parts) == 1 else {site: torch.cat([part[site] for part in parts]) for site in found}
+    mask, positions = _where(frames, keep.positions)
+    provenance = {"model": model.name, "backend": model.backend, "edits": [one.name for one in edits]}
+    return Activations(tensors=whole, mask=mask, positions=positions, provenance=provenance)
+
+
+def _where(frames: Sequence[Frame], positions: Positions) -> tuple[Tensor | None, Tensor | None]:
+    """The mask and the columns of the kept positions, over all batches."""
+    if frames[0].pos is None or frames[0].mask is None:
+        return None, None
+    masks, places = [], []
+    for frame in frames:
+        index = columns(positions, frame)
+        assert frame.pos is not None and frame.mask is not None  # every batch of one input is alike
+        place = torch.arange(frame.pos, device=frame.mask.device).expand(frame.batch, -1)
+        masks.append(take(frame.mask, index, 1))
+        places.append(take(place, index, 1))
+    if len(masks) == 1:
+        return masks[0], places[0]
+    return torch.cat(masks), torch.cat(places)
+
+
+def gradients(
+    model: Model, tokens: Any, metric: Callable[[Tensor], Tensor], sites: Any, *, edits: Sequence[Edit] = ()
+) -> tuple[Activations, Activations]:
+    """Values and gradients of ``metric(logits).sum()`` at ``sites``; see :meth:`interp.models.base.Model.gradients`."""
+    found = model.find(sites)
+    for site in found:
+        if site.head is not None:
+            raise SiteError(f"gradients are taken at whole sites: ask for {site.whole} and index head {site.head}")
+    ((inputs, frame),) = model.frames(tokens, None)
+    values: dict[Site, Tensor] = {}
+    nudges: dict[Site, Tensor] = {}
+
+    def watch(site: Site) -> Visitor:
+        def visit(value: Tensor) -> Tensor:
+            values[site] = value
+            if site.kind in _DERIVED or not value.requires_grad:
+                # dL/dvalue is dL/dnudge at nudge = 0; a derived tensor itself is not on the path to the logits
+                values[site], nudges[site] = value.detach(), torch.zeros_like(value, requires_grad=True)
+                return value + nudges[site]
+            return value  # put back, so that a view (heads, parts of fused projections) lies on the path
+
+        return visit
+
+    with torch.enable_grad():
+        visits = [*edit_visits(model, edits, frame), *((site, watch(site)) for site in found)]
+        logits = model.run(inputs, frame, visits, wanted=None)
+        scores = metric(logits)
+        if not isinstance(scores, Tensor) or not scores.requires_grad:
+            raise InputError("the metric must return a tensor computed from the logits")
+        grads = torch.autograd.grad(scores.sum(), [nudges.get(s, values[s]) for s in found], allow_unused=True)
+    lost = [str(site) for site, grad in zip(found, grads, strict=True) if grad is None]
+    if lost:
+        raise SiteError(f"the metric does not depend on {', '.join(lost[:4])}: no gradient reaches there")
+    mask, positions = _where([frame], None)
+    provenance = {"model": model.name, "backend": model.backend, "edits": [one.name for one in edits]}
+
+    def pack(tensors: list[Tensor]) -> Activations:
+        held = dict(zip(found, tensors, strict=True))
+        return Activations(tensors=held, mask=mask, positions=positions, provenance=provenance)
+
+    return pack([values[s].detach() for s in found]), pack([g for g in grads if g is not None])

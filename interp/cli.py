@@ -1,0 +1,124 @@
+"""The `interp` command: composes what each package registers under the entry-point group `interp.commands`.
+
+Nothing heavy is imported here: `interp --help` needs no torch. A subcommand is a function `register(app)` in a light
+module, which imports what it needs inside its body. Exit codes: 0 done, 1 an `InterpError` or a failed check, 2 wrong
+usage, 130 interrupted. Data goes to standard output, everything said about the work to standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated
+
+import typer
+
+from interp.errors import InterpError
+
+GROUP = "interp.commands"
+PACKAGES = ("interp", "probes", "sae", "circuits")
+LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+logger = logging.getLogger("interp")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; `arguments` defaults to the process's own."""
+    command = typer.main.get_command(build())
+    try:
+        command(args=None if arguments is None else list(arguments), prog_name="interp")
+    except InterpError as error:
+        return _fail(str(error))
+    except OSError as error:
+        # Full disks and unwritable folders are the user's to mend, not a traceback's to explain.
+        return _fail(str(error))
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if code == 130:
+            typer.echo("interrupted: what is on disk is whole; the same command goes on from there", err=True)
+        return code
+    return 0
+
+
+def build() -> typer.Typer:
+    """The application with every registered subcommand; one that cannot be loaded says so when it is called."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain text: rich costs start-up time and breaks lines of piped output
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Start here: interp analyze --out report   (works offline, on an embedded network)",
+    )
+    app.callback()(_root)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            plugin = load(entry)
+        except Exception as error:  # noqa: BLE001  (a plugin may fail in any way; the others must still work)
+            _register_broken(app, entry, error)
+        else:
+            app.registered_commands += plugin.registered_commands
+            app.registered_groups += plugin.registered_groups
+    return app
+
+
+def load(entry: EntryPoint) -> typer.Typer:
+    """The subcommands of one plugin, compiled once, so that a bad signature fails here and not in the shared app."""
+    plugin = typer.Typer(rich_markup_mode=None)
+    entry.load()(plugin)
+    typer.main.get_group(plugin)
+    return plugin
+
+
+def _say_version(wanted: bool) -> bool:
+    if wanted:
+        from interp._version import __version__
+
+        typer.echo(f"interp-toolkit {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_say_version)
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+) -> None:
+    """Look inside a network: capture its activations, measure, probe, and report."""
+    _speak_on_stderr(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+def _speak_on_stderr(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    form = "%(levelname)s %(name)s: %(message)s" if level < logging.INFO else "%(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    for name in PACKAGES:
+        package_logger = logging.getLogger(name)
+        package_logger.handlers = [handler]  # replaced, not added: main() may run more than once in a process
+        package_logger.setLevel(level)
+    # What the model libraries say about themselves, and their bars in a log file. They read these when imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error" if level >= logging.INFO else "info")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"error: {message}", err=True)
+    logger.debug("raised here", exc_info=True)
+    return 1
+
+
+def _register_broken(app: typer.Typer, entry: EntryPoint, error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"
+
+    def refuse() -> None:
+        raise InterpError(
+            f"the command {entry.name!r} cannot be loaded from {entry.value!r}: {reason}; run `interp doctor`"
+        )
+
+    app.command(entry.name, help=f"(cannot be loaded: {reason})", context_settings=LENIENT)(refuse)

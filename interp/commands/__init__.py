@@ -1,0 +1,1 @@
+"""Subcommands of `interp`: each module registers one and imports nothing heavy until it runs."""

@@ -1,0 +1,141 @@
+"""`interp analyze`: the main job from the command line, and its estimate with --dry-run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from interp.analysis import Analysis
+    from interp.planning import Plan
+
+_MODEL = "A folder, a hub name, or an embedded network such as group:C59 or group:D15."
+_TEXTS = "What to study it on: .jsonl with a field 'text', or .txt with blank lines between texts."
+_WINDOW = "Tokens in a window; longer texts are read in several."
+
+
+def register(app: typer.Typer) -> None:
+    """Add `analyze` to the command line."""
+    app.command("analyze")(analyze)
+
+
+def analyze(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "group:C59",
+    texts: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
+    seed: Annotated[int, typer.Option(help="For everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
+    ] = "auto",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to study, at most.")] = 32768,
+    seq_len: Annotated[
+        int | None, typer.Option(min=2, help=_WINDOW, show_default="512 or the context")
+    ] = None,
+    stations: Annotated[
+        str | None, typer.Option(help="Which to visit, with commas.", show_default="all")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Take over what an earlier run finished.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
+) -> None:
+    """Study a model from end to end and write one report (HTML and JSON).
+
+    Captures the residual stream of every layer, compares the layers, probes them, trains a small sparse autoencoder,
+    and maps the effect of every head. Prints the path of the report. Exit code 1 if a station failed, 130 after Ctrl-C.
+
+    Examples:
+
+        interp analyze --out report
+
+        interp analyze path/to/model --texts stories.jsonl --out report --dry-run
+    """
+    names = None if stations is None else [name.strip() for name in stations.split(",") if name.strip()]
+    if names == []:
+        raise InputError("--stations names no station")
+    from interp import load
+    from interp.analysis import run
+    from interp.files import ensure_folder
+    from interp.job import prepare
+
+    if texts is not None and not texts.is_file():
+        raise InputError(f"no text file {str(texts)!r}" + (" (it is a folder)" if texts.is_dir() else ""))
+    if not dry_run:
+        ensure_folder(out)  # before the minutes of work, not after
+    loaded = load(model, backend=backend, device=device)
+    job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=seq_len)
+    if dry_run:
+        from interp.planning import plan
+
+        _say_plan(plan(job, out), as_json=as_json)
+        return
+    result = run(job, out, resume=resume, command=shlex.join(["interp", *sys.argv[1:]]))
+    _say_result(result, as_json=as_json)
+    if result.interrupted:
+        raise typer.Exit(130)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _say_result(result: Analysis, *, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(str(result.html))
+        return
+    import json
+
+    shown = ("name", "status", "reason", "summary", "seconds")
+    record: dict[str, Any] = {
+        "html": str(result.html),
+        "json": str(result.json),
+        "interrupted": result.interrupted,
+    }
+    record["sections"] = [{key: section[key] for key in shown} for section in result.sections]
+    typer.echo(json.dumps(record, indent=2))
+
+
+def _say_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        total = {"seconds": plan.seconds, "memory_bytes": plan.memory_bytes, "disk_bytes": plan.disk_bytes}
+        typer.echo(json.dumps({**asdict(plan), **total}, indent=2))
+        return
+    typer.echo(f"{plan.model} on {plan.source}: {plan.n_sequences} sequences, {plan.n_tokens} tokens")
+    for note in plan.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"{'step':<32}{'passes':>10}{'time':>10}{'memory':>10}{'disk':>10}")
+    for step in plan.steps:
+        if step.reason:
+            typer.echo(f"{step.title[:31]:<32}does not run: {step.reason}")
+            continue
+        costs = (
+            f"{step.forward_passes:.0f}",
+            _time(step.seconds),
+            _bytes(step.memory_bytes),
+            _bytes(step.disk_bytes),
+        )
+        typer.echo(f"{step.title[:31]:<32}" + "".join(f"{cost:>10}" for cost in costs))
+    costs = ("", _time(plan.seconds), _bytes(plan.memory_bytes), _bytes(plan.disk_bytes))
+    typer.echo(f"{'in all, with the weights':<32}" + "".join(f"{cost:>10}" for cost in costs))
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(n: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n / 1e3:.0f} kB" if n else "-"

@@ -1,0 +1,196 @@
+"""`interp capture`: texts through a model into an activation store, and its estimate with --dry-run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from interp.harvesting import Settings
+
+COLUMN_BYTES = 16  # document, token and position of a row
+
+
+def register(app: typer.Typer) -> None:
+    """Add `capture` to the command line."""
+    app.command("capture")(capture)
+
+
+def capture(  # noqa: PLR0913 - a command's options
+    model: Annotated[str, typer.Argument(help="A folder, a hub name, or an embedded network.")],
+    texts: Annotated[
+        Path,
+        typer.Option(
+            help="What it reads: .jsonl with a text in each line, or .txt with blank lines between texts."
+        ),
+    ],
+    sites: Annotated[
+        list[str],
+        typer.Option(
+            metavar="GLOB", help="Where to read, such as 'blocks.*.hook_resid_post'; may be repeated."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The store becomes a folder in this one, named by the hash of its settings.")
+    ],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16 on the disk.", show_default="the model's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows a forward pass.")] = 16,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Tokens in a window; longer texts are cut.", show_default="the model's, at most 1024"
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stop at this many rows.", show_default="all")
+    ] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Rows a shard: what a killed run loses at most.", show_default="about 256 MB"
+        ),
+    ] = None,
+    column: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
+    bos: Annotated[bool, typer.Option(help="Keep the rows of the beginning-of-sequence token.")] = True,
+    backend: Annotated[
+        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="For a model that draws random numbers in its forward pass.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped, or refuse to.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
+) -> None:
+    """Keep a model's activations at some sites on disk, one row a token, for every text of a file.
+
+    Prints the path of the store. Interrupted or killed, the same command goes on from the last whole shard.
+
+    Example: interp capture gpt2 --texts stories.jsonl --sites 'blocks.*.hook_resid_post' --out acts --dry-run
+    """
+    from interp import load
+    from interp.harvesting import _settings, harvest
+    from interp.texts import read_texts
+
+    read_texts(texts)  # a missing file is refused before the model is loaded
+    network = load(model, backend=backend, device=device)
+    if dry_run:
+        settings = _settings(network, sites, dtype, context, batch_size, shard_rows, bos, seed)
+        cost = estimate(network, texts, settings, column=column, max_tokens=max_tokens) | {
+            "free_bytes": _free(out)
+        }
+        _say_estimate(cost, as_json=as_json)
+        return
+    store = harvest(
+        network,
+        texts,
+        sites,
+        out,
+        dtype=dtype,
+        batch_size=batch_size,
+        context=context,
+        shard_rows=shard_rows,
+        include_bos=bos,
+        column=column,
+        max_tokens=max_tokens,
+        resume=resume,
+        seed=seed,
+        log=out / "capture.jsonl",
+    )
+    if as_json:
+        import json
+
+        widths = {str(site): width for site, width in store.widths.items()}
+        typer.echo(json.dumps({"store": str(store.path), "rows": store.n_rows, "widths": widths}, indent=2))
+    else:
+        typer.echo(str(store.path))
+
+
+def estimate(
+    model: Any, texts: Path, settings: Settings, *, column: str, max_tokens: int | None
+) -> dict[str, Any]:
+    """What `harvest` would cost: rows, passes, seconds, memory and disk bytes.
+
+    Rows and passes are counted, the time is that of one batch times their number, and memory is the weights, one
+    batch at the asked sites, and the two shards that a harvest holds. Nothing is written.
+    Cost: reading and tokenizing all texts (up to `max_tokens`), and three forward passes.
+    """
+    import torch
+
+    from interp.documents import Corpus
+    from interp.harvesting import SHARD_BYTES
+    from interp.shards import DTYPES
+    from interp.tokens import Tokens
+
+    corpus = Corpus(model, texts, context=settings.context, column=column, include_bos=settings.include_bos)
+    trial, n_windows, n_tokens, n_kept = [corpus.sample()], 0, 0, 0
+    for window in corpus:
+        if max_tokens is not None and n_kept >= max_tokens:
+            break
+        if 0 < n_windows < settings.batch_size:
+            trial.append(window.ids)
+        n_windows += 1
+        n_tokens += len(window.ids)
+        n_kept += len(window.ids) - window.first
+    tokens = Tokens.of([ids.tolist() for ids in trial])
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        acts = model.capture(tokens, settings.sites)
+        seconds.append(time.perf_counter() - began)
+    per_token = all(
+        acts[site].shape[:2] == tokens.ids.shape and acts[site].dim() > 2 for site in settings.sites
+    )
+    lead = tokens.ids.numel() if per_token else len(trial)
+    values = sum(acts[site].numel() for site in settings.sites) // lead
+    rows = n_kept if per_token else n_windows
+    row_bytes = values * torch.empty((), dtype=DTYPES[settings.dtype]).element_size() + COLUMN_BYTES
+    shard_bytes = (
+        settings.shard_rows * row_bytes
+        if settings.shard_rows
+        else max(SHARD_BYTES, settings.context * row_bytes)
+    )
+    passes = -(-n_windows // settings.batch_size)
+    weights = sum(p.numel() * p.element_size() for p in model.module.parameters())
+    return {
+        "store": settings.hash,
+        "sites": list(settings.sites),
+        "texts_windows": n_windows,
+        "tokens": n_tokens,
+        "rows": rows,
+        "forward_passes": passes,
+        "seconds": round(min(seconds) * passes, 3),
+        "memory_bytes": weights
+        + sum(acts[site].numel() * acts[site].element_size() for site in settings.sites)
+        + 2 * min(rows * row_bytes, shard_bytes),
+        "disk_bytes": rows * row_bytes,
+    }
+
+
+def _free(out: Path) -> int:
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def _say_estimate(cost: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(cost, indent=2))
+        return
+    typer.echo(f"sites    {len(cost['sites'])}: {', '.join(cost['sites'])}")
+    typer.echo(
+        f"passes   {cost['forward_passes']} of {cost['texts_windows']} windows, {cost['tokens']} tokens"
+    )
+    typer.echo(f"rows     {cost['rows']}")
+    typer.echo(f"time     about {cost['seconds']:.1f} s, reading and writing aside")
+    typer.echo(f"memory   up to {cost['memory_bytes'] / 1e6:.1f} MB besides the libraries")
+    short = "" if cost["disk_bytes"] < cost["free_bytes"] else "  NOT ENOUGH"
+    typer.echo(f"disk     {cost['disk_bytes'] / 1e6:.1f} MB of {cost['free_bytes'] / 1e6:.0f} MB free{short}")

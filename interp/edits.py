@@ -1,0 +1,343 @@
+"""Edits: what to do at a site while a forward pass runs.
+
+An :class:`Edit` is a value: it names sites, a change, and the heads, positions, neurons and rows
+it is confined to. Edits compose in the order given and are applied by hooks that live for one pass,
+so they always come off. Every constructor takes the sites first (a name, a glob, or several).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace as _with
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.activations import Activations
+from interp.errors import InputError, SiteError
+from interp.sites import Site
+
+__all__ = ["Edit", "Frame", "ablate", "add", "edit", "patch", "project", "replace", "scale"]
+
+Where = int | Sequence[int] | Tensor | None
+Sites = str | Site | Iterable[str | Site]
+Values = Activations | Mapping[Site, Tensor] | Tensor
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """What part of the work a pass is: of the ``rows`` of the whole batch those from ``row``, the columns from ``offset``.
+
+    ``mask`` [batch, pos] of the columns of this pass, ``last`` [batch] the column of each row's last
+    real token; None for inputs without positions.
+    """
+
+    batch: int
+    pos: int | None = None
+    mask: Bool[Tensor, "batch pos"] | None = None
+    last: Int[Tensor, "batch"] | None = None
+    row: int = 0
+    rows: int | None = None
+    offset: int = 0
+
+
+Change = Callable[[Tensor, Site, Frame], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Edit:
+    """A change at some sites, confined to the chosen heads, positions, neurons and rows.
+
+    ``position`` counts the columns of the tokens (negative from the end of the prompt; ``"last"``:
+    each row's last real token; the query's position at attention scores and patterns); ``neuron``
+    counts the last axis; ``row`` the batch.
+    """
+
+    sites: tuple[str | Site, ...]
+    change: Change = field(repr=False)
+    name: str = "edit"
+    head: Where = None
+    position: Where | Literal["last"] = None
+    neuron: Where = None
+    row: Where = None
+
+    def apply(self, value: Tensor, site: Site, frame: Frame) -> Tensor:
+        """The tensor that shall stand at ``site``; ``value`` itself is never changed in place."""
+        whole = site.whole
+        edit = self if site.head is None else _with(self, head=site.head)
+        new = edit.change(value, whole, frame)
+        if not isinstance(new, Tensor) or new.shape != value.shape:
+            got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise InputError(f"{self.name} at {site} returned {got}; the site holds {list(value.shape)} {value.dtype}")
+        if new.device != value.device:
+            raise InputError(f"{self.name} at {site} returned a tensor on {new.device}; the site is on {value.device}")
+        new = new.to(value.dtype)
+        chosen = edit._selection(value, whole, frame)
+        return new if chosen is None else torch.where(chosen, new, value)
+
+    def _selection(self, value: Tensor, site: Site, frame: Frame) -> Tensor | None:
+        """Where the change holds, broadcastable to ``value``; None for everywhere."""
+        masks = []
+        if self.head is not None:
+            if site.head_axis is None:
+                raise SiteError(f"{self.name} names head {self.head}, but {site} has no heads")
+            masks.append(_along(value, site.head_axis, self.head, "head", site))
+        if self.neuron is not None:
+            masks.append(_along(value, value.ndim - 1, self.neuron, "neuron", site))
+        if self.row is not None:
+            masks.append(_rows(value, self.row, frame))
+        if self.position is not None:
+            masks.append(_columns(value, self.position, site, frame))
+        chosen = None
+        for mask in masks:
+            chosen = mask if chosen is None else chosen & mask
+        return chosen
+
+
+def _indices(where: Where) -> Tensor:
+    indices = torch.as_tensor(where).flatten()
+    if indices.is_floating_point() or indices.dtype == torch.bool:
+        raise InputError(f"heads, positions, neurons and rows are whole numbers; got {where!r}")
+    return indices.long()
+
+
+def _spread(mask: Tensor, value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``mask`` over the given axes of ``value``, with size 1 at the others."""
+    shape = [1] * value.ndim
+    for axis, size in zip(axes, mask.shape, strict=True):
+        shape[axis] = size
+    return mask.view(shape)
+
+
+def _along(value: Tensor, axis: int, where: Where, what: str, site: Site) -> Tensor:
+    size, indices = value.shape[axis], _indices(where)
+    if indices.numel() and (int(indices.max()) >= size or int(indices.min()) < -size):
+        raise InputError(f"{what} {indices.tolist()} at {site}: it has {size}, 0-{size - 1}")
+    mask = torch.zeros(size, dtype=torch.bool, device=value.device)
+    mask[indices.to(value.device)] = True
+    return _spread(mask, value, (axis,))
+
+
+def _rows(value: Tensor, where: Where, frame: Frame) -> Tensor:
+    here = torch.arange(frame.row, frame.row + value.shape[0], device=value.device)
+    return _spread(torch.isin(here, _indices(where).to(value.device)), value, (0,))
+
+
+def _columns(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Tensor:
+    axis = 2 if site.axes is not None and "query" in site.axes else 1
+    if value.ndim <= axis or frame.pos is None:
+        raise SiteError(f"a position was named, but {site} holds {list(value.shape)} without positions")
+    here = torch.arange(frame.offset, frame.offset + value.shape[axis], device=value.device)
+    if isinstance(where, str):
+        if where != "last":
+            raise InputError(f"position {where!r}; it is a number, several, or 'last'")
+        assert frame.last is not None  # frames of token models know it
+        return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
+    indices = _indices(where).to(value.device)
+    if indices.numel() and frame.offset == 0:
+        low, high = int(indices.min()), int(indices.max())
+        if low < -frame.pos:
+            raise InputError(f"position {low} at {site}: the prompt has {frame.pos} positions")
+        if high >= frame.pos and where is not None and not isinstance(where, Tensor | Sequence):
+            raise InputError(f"position {high} at {site}: the prompt has {frame.pos} positions, 0-{frame.pos - 1}")
+    indices = torch.where(indices < 0, indices + frame.pos, indices)
+    return _spread(torch.isin(here, indices), value, (axis,))
+
+
+def _sites(sites: Sites) -> tuple[str | Site, ...]:
+    return (sites,) if isinstance(sites, str | Site) else tuple(sites)
+
+
+def edit(
+    sites: Sites, change: Callable[[Tensor], Tensor], *, head: Where = None, position: Where | str = None,
+    neuron: Where = None, row: Where = None, name: str = "edit",
+) -> Edit:  # fmt: skip
+    """Any change: ``change`` is given the site's whole tensor and returns one of the same shape."""
+    return Edit(
+        sites=_sites(sites), change=lambda value, site, frame: change(value), name=name,
+        head=head, position=position, neuron=neuron, row=row,
+    )  # fmt: skip
+
+
+def replace(sites: Sites, value: Tensor | float, *, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+    """Put ``value`` (broadcast to the site's shape) there."""
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        return _fitted(value, old, site, "replace")
+
+    return Edit(sites=_sites(sites), change=change, name="replace", head=head, position=position, neuron=neuron, row=row)
+
+
+def add(sites: Sites, vector: Tensor | float, *, scale: float = 1.0, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+    """Add ``scale * vector`` (broadcast to the site's shape): steering."""
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        return old + scale * _fitted(vector, old, site, "add")
+
+    return Edit(sites=_sites(sites), change=change, name="add", head=head, position=position, neuron=neuron, row=row)
+
+
+def scale(sites: Sites, factor: float | Tensor, *, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+    """Multiply with ``factor`` (a number, or a tensor broadcast to the site's shape)."""
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        return old * _fitted(factor, old, site, "scale")
+
+    return Edit(sites=_sites(sites), change=change, name="scale", head=head, position=position, neuron=neuron, row=row)
+
+
+def patch(
+    sites: Sites, source: Values, *, head: Where = None, position: Where | str = None, neuron: Where = None,
+    row: Where = None,
+) -> Edit:  # fmt: skip
+    """Put there what another run held at the same site, row for row and column for column.
+
+    ``source``: that run's :class:`~interp.Activations` (captured at all positions), a mapping by site,
+    or one tensor. A source of one row serves every row. While generating, columns that the source
+    does not have are left alone.
+    """
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        return _window(_of(source, site, "patch"), old, site, frame)
+
+    return Edit(sites=_sites(sites), change=change, name="patch", head=head, position=position, neuron=neuron, row=row)
+
+
+def ablate(
+    sites: Sites, *, how: Literal["zero", "mean", "resample"] = "zero", reference: Values | None = None,
+    over: Literal["all", "position"] = "all", seed: int = 0,
+    head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None,
+) -> Edit:  # fmt: skip
+    """Take away what a site says: put zero, a mean, or another example's value there.
+
+    Parameters
+    ----------
+    how
+        ``"zero"``; ``"mean"`` over ``reference``'s real tokens (``over="all"``: one vector for every
+        position; ``"position"``: a mean for each position, over rows); ``"resample"``: the whole row of
+        a random reference example (without a reference: of another example of the same batch).
+    reference
+        Activations, a mapping by site, or one tensor [batch, pos, ...] of the reference set.
+    seed
+        Which examples are drawn by ``"resample"``.
+
+    Raises
+    ------
+    InputError
+        For a mean without a reference set.
+    """
+    if how not in ("zero", "mean", "resample"):
+        raise InputError(f"ablation how={how!r}; it is 'zero', 'mean' or 'resample'")
+    if over not in ("all", "position"):
+        raise InputError(f"mean over={over!r}; it is 'all' or 'position'")
+    if how == "mean" and reference is None:
+        raise InputError("a mean ablation needs reference=: the activations over which the mean is taken")
+    means: dict[Site, Tensor] = {}
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        if how == "zero":
+            return torch.zeros_like(old)
+        if how == "resample":
+            return _resampled(reference, old, site, frame, seed)
+        assert reference is not None
+        if site not in means:
+            means[site] = _mean(reference, site, over)
+        mean = means[site].to(device=old.device, dtype=old.dtype)
+        return _window(mean, old, site, frame) if over == "position" else mean.expand_as(old)
+
+    return Edit(sites=_sites(sites), change=change, name=f"ablate[{how}]", head=head, position=position, neuron=neuron, row=row)
+
+
+def project(sites: Sites, directions: Tensor, *, keep: bool = False, head: Where = None, position: Where | str = None, row: Where = None) -> Edit:
+    """Remove the span of ``directions`` [d] or [k, d] from the site's last axis; ``keep=True`` keeps only it.
+
+    The directions need not be orthogonal or of unit length; a rank-deficient set raises InputError.
+    """
+    matrix = torch.as_tensor(directions)
+    matrix = matrix[None] if matrix.ndim == 1 else matrix
+    if matrix.ndim != 2 or not matrix.is_floating_point():
+        raise InputError(f"directions are [d] or [k, d] floats; got {list(matrix.shape)} {matrix.dtype}")
+    basis, triangle = torch.linalg.qr(matrix.to(torch.float64).T)
+    size = triangle.diagonal().abs()
+    if not torch.isfinite(size).all() or matrix.shape[0] > matrix.shape[1] or bool((size < 1e-10 * size.max()).any()) or float(size.max()) == 0:
+        raise InputError(f"the {matrix.shape[0]} directions are not linearly independent")
+
+    def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
+        if basis.shape[0] != old.shape[-1]:
+            raise InputError(f"directions have {basis.shape[0]} entries; {site} has {old.shape[-1]}")
+        q = basis.to(device=old.device, dtype=old.dtype)
+        inside = (old @ q) @ q.T
+        return inside if keep else old - inside
+
+    return Edit(sites=_sites(sites), change=change, name="project", head=head, position=position, row=row)
+
+
+def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str) -> Tensor:
+    tensor = torch.as_tensor(value).to(device=old.device, dtype=old.dtype)
+    try:
+        return tensor.expand_as(old)
+    except RuntimeError:
+        raise InputError(f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}") from None
+
+
+def _of(source: Values, site: Site, name: str) -> Tensor:
+    if isinstance(source, Tensor):
+        return source
+    if site not in source:
+        held = ", ".join(str(s) for s in list(source)[:4])
+        raise SiteError(f"{name} at {site}: its source holds no such site; it holds {held}")
+    return source[site]
+
+
+def _window(source: Tensor, old: Tensor, site: Site, frame: Frame) -> Tensor:
+    """The part of another run's tensor that belongs to this pass's rows and columns."""
+    source = source.to(device=old.device, dtype=old.dtype)
+    total = old.shape[0] if frame.rows is None else frame.rows
+    if source.ndim == old.ndim and source.shape[0] != 1:
+        if source.shape[0] != total:
+            raise InputError(f"patch at {site}: its source has {source.shape[0]} rows, this run {total}")
+        source = source[frame.row : frame.row + old.shape[0]]
+    if frame.pos is not None and old.ndim >= 3 and source.ndim == old.ndim and source.shape != old.shape:
+        if site.axes is not None and "query" in site.axes:
+            if frame.offset:
+                return old  # a pattern of the prompt says nothing about the tokens generated behind it
+        elif frame.offset or source.shape[1] != old.shape[1]:
+            if not frame.offset:
+                raise InputError(f"patch at {site}: its source has {source.shape[1]} positions, this run {old.shape[1]}")
+            new = old.clone()
+            part = source[:, frame.offset : frame.offset + old.shape[1]]
+            new[:, : part.shape[1]] = part
+            return new
+    return _fitted(source, old, site, "patch")
+
+
+def _mean(reference: Values, site: Site, over: str) -> Tensor:
+    value = _of(reference, site, "ablate[mean]")
+    wide = value.to(torch.promote_types(value.dtype, torch.float32))
+    scores = site.axes is not None and "query" in site.axes
+    axes = (0,) if over == "position" or scores or value.ndim < 3 else (0, 1)
+    mask = reference.mask if isinstance(reference, Activations) and not scores else None
+    if mask is None or value.ndim < 3 or mask.shape != value.shape[:2]:
+        return wide.mean(axes, keepdim=True)
+    real = mask.to(wide.device).view(*mask.shape, *[1] * (wide.ndim - 2))
+    # padding may hold anything, NaN included, so it is cut out rather than multiplied with zero
+    kept = torch.where(real, wide, torch.zeros_like(wide))
+    return kept.sum(axes, keepdim=True) / real.sum(axes, keepdim=True).clamp(min=1)
+
+
+def _resampled(reference: Values | None, old: Tensor, site: Site, frame: Frame, seed: int) -> Tensor:
+    source = old if reference is None else _of(reference, site, "ablate[resample]")
+    generator = torch.Generator().manual_seed(seed)
+    n, rows = source.shape[0], old.shape[0]
+    if reference is None:
+        if n < 2:
+            raise InputError(f"resampling at {site} within a batch of one row: give reference= or more rows")
+        chosen = (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n  # never itself
+    else:
+        # drawn for the whole batch, so that the draw does not depend on how it is split
+        chosen = torch.randint(n, (frame.row + rows,), generator=generator)[frame.row :]
+    if frame.pos is not None and source.ndim >= 3 and source.shape[1] != old.shape[1] and site.axes is not None and "query" not in site.axes:
+        source = source[:, frame.offset : frame.offset + old.shape[1]]
+    return _fitted(source[chosen.to(source.device)], old, site, "ablate[resample]")

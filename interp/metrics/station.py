@@ -1,0 +1,192 @@
+"""The geometry station: how alike the layers are, and how many dimensions each of them uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from interp.metrics.similarity import cka, cka_matrix
+from interp.metrics.spectral import entropy_rank, participation, spectrum_of
+from interp.results import Result
+from interp.sampling import Rows, draw, layer_sites, residual_sites
+from interp.sites import Site
+from interp.stations import Estimate, Plate, Section, Study, Table
+
+__all__ = ["STATION", "GeometryStation"]
+
+N_ROWS = 4096
+LEAST = 32
+"""Rows below which no interval is worth drawing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeometryStation:
+    """CKA between all layers, and the rank of each, over the same tokens."""
+
+    name: str = "geometry"
+    title: str = "Geometry of the layers"
+    order: int = 10
+
+    def applies(self, study: Study) -> str | None:
+        """It needs two sites and a few dozen tokens."""
+        sites = residual_sites(layer_sites(study))
+        if len(sites) < 2:
+            return f"comparing layers needs at least two sites; this model offers {len(sites)}"
+        n = int(study.tokens.mask.sum())
+        return None if n >= LEAST else f"{n} tokens are too few for a similarity or a rank; at least {LEAST} are needed"
+
+    def estimate(self, study: Study) -> Estimate:
+        """Products of n x d x d for every pair of sites, and a few eigenvalue problems a site."""
+        n_sites = len(residual_sites(layer_sites(study)))
+        d = study.model.d_model or 256
+        n = min(N_ROWS, int(study.tokens.mask.sum()))
+        flops = n_sites**2 * n * d**2 + 30 * n_sites * d**3
+        passes = 0.0 if study.store is not None else float(len(study.tokens))
+        return Estimate(forward_passes=passes, seconds=1.0 + flops / 4e9, memory_bytes=8 * n_sites * n * d + 20 * 8 * d**2)
+
+    def run(self, study: Study) -> Section:
+        """Draw rows, compare the sites, measure their spectra."""
+        sites = residual_sites(layer_sites(study))
+        rows = draw(study, sites, n_rows=N_ROWS, seed=study.seed)
+        sites = [site for site in sites if rows.acts[site].shape[1] > 1]
+        groups = rows.doc if len(rows.doc.unique()) > 1 else None
+        similarity = cka_matrix({site: rows.acts[site] for site in sites}, groups=groups)
+        unrelated = _shuffled_cka(rows, sites, study.seed)
+        ranks = _ranks(rows, sites, groups)
+        scrambled = _ranks(_scrambled(rows, study.seed), sites, groups)["effective rank"]
+        return Section(
+            name=self.name, title=self.title, summary=_summary(similarity, ranks["effective rank"]),
+            plates=_plates(similarity, unrelated, ranks, scrambled),
+            tables=(_table(similarity.ticks[0], ranks, scrambled),),
+            numbers=_numbers(similarity, unrelated, ranks, scrambled),
+            caveats=_caveats(rows, ranks),
+        )
+
+
+STATION = GeometryStation()
+
+
+def _shuffled_cka(rows: Rows, sites: Sequence[Site], seed: int) -> list[float]:
+    """Debiased CKA of neighbouring sites with the rows of one permuted: what unrelated data give."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + 1))
+    return [float(cka(rows.acts[a], rows.acts[b][order]).value) for a, b in zip(sites, sites[1:], strict=False)]
+
+
+def _scrambled(rows: Rows, seed: int) -> Rows:
+    """Every coordinate permuted over the rows by itself: the same marginals, no relation between coordinates."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    acts = {site: x.gather(0, torch.rand(x.shape, generator=generator).argsort(0)) for site, x in rows.acts.items()}
+    return Rows(acts=acts, ids=rows.ids, doc=rows.doc, pos=rows.pos)
+
+
+def _ranks(rows: Rows, sites: Sequence[Site], groups: torch.Tensor | None) -> dict[str, list[Result]]:
+    out: dict[str, list[Result]] = {"effective rank": [], "RankMe": [], "participation ratio": []}
+    for site in sites:
+        spectrum = spectrum_of(rows.acts[site], center=True, groups=groups, n_blocks=10)
+        out["effective rank"].append(entropy_rank(spectrum, on="eigen"))
+        out["RankMe"].append(entropy_rank(spectrum, on="singular"))
+        out["participation ratio"].append(participation(spectrum))
+    return out
+
+
+def _values(results: Sequence[Result]) -> np.ndarray:
+    return np.array([float(r.value) for r in results])
+
+
+def _summary(similarity: Result, effective: Sequence[Result]) -> str:
+    names, value = similarity.ticks[0], np.asarray(similarity.value)
+    beside = np.diagonal(value, 1)
+    low = np.unravel_index(np.nanargmin(np.where(np.isnan(value), np.inf, value)), value.shape)
+    stderr = np.asarray(similarity.stderr)[low]
+    ranks = _values(effective)
+    d = effective[-1].provenance["d"]
+    return (
+        f"Neighbouring sites are alike to {np.nanmin(beside):.2f}-{np.nanmax(beside):.2f} (debiased linear CKA), the least alike pair, "
+        f"{names[low[0]]} and {names[low[1]]}, to {value[low]:.2f} ± {1.96 * stderr:.1g}; the effective rank runs from "
+        f"{np.nanmin(ranks):.1f} ({names[int(np.nanargmin(ranks))]}) to {np.nanmax(ranks):.1f} ({names[int(np.nanargmax(ranks))]}) "
+        f"of {d} dimensions, where isotropic rows would read {float(np.mean(effective[-1].chance)):.1f}."
+    )
+
+
+def _plates(similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: list[Result]) -> tuple[Plate, ...]:
+    from interp.plots import Series, heatmap, lines
+
+    names = similarity.ticks[0]
+    matrix = heatmap(np.asarray(similarity.value), rows=names, columns=names, unit="CKA", span=(0.0, 1.0), spread=np.asarray(similarity.stderr))
+    series = [_series(name, ranks[name]) for name in ("effective rank", "participation ratio")]
+    series.append(Series(name="effective rank, coordinates shuffled", y=_values(scrambled), baseline=True))
+    series.append(Series(name="effective rank, isotropic rows", y=np.array([float(np.mean(r.chance)) for r in ranks["effective rank"]]), baseline=True))
+    profile = lines(list(names), series, x_title="site", y_title="dimensions")
+    n = similarity.n
+    return (
+        Plate(title="Similarity of all pairs of sites", figure=matrix, caption=(
+            f"Debiased linear CKA over {n} tokens; hover for the standard error (jackknife over groups of texts). 1: the same up to "
+            f"rotation and scale. Unrelated data read 0; with shuffled rows neighbouring sites read at most {max(map(abs, unrelated)):.1g} in size.")),
+        Plate(title="Dimensions in use", figure=profile, caption=(
+            f"Covariance spectrum of {n} centred tokens a site; band: 95% interval (jackknife over groups of texts). Grey: the same rows with "
+            "every coordinate shuffled by itself, and isotropic Gaussian rows of the same number and width.")),
+    )
+
+
+def _series(name: str, results: Sequence[Result]) -> object:
+    from interp.plots import Series
+
+    ends = np.array([r.interval if r.interval is not None else (np.nan, np.nan) for r in results])
+    return Series(name=name, y=_values(results), low=ends[:, 0], high=ends[:, 1])
+
+
+def _table(names: Sequence[str], ranks: dict[str, list[Result]], scrambled: Sequence[Result]) -> Table:
+    columns = ("site", "d", "n / d", "effective rank", "±", "RankMe (centred)", "participation ratio", "shuffled coordinates", "isotropic")
+    rows = []
+    for i, (name, one, rankme, ratio) in enumerate(zip(names, *ranks.values(), strict=True)):
+        half = None if one.stderr is None else round(1.96 * float(one.stderr), 3)
+        rows.append((
+            name, one.provenance["d"], round(one.provenance["n_over_d"], 2),
+            _rounded(one), half, _rounded(rankme), _rounded(ratio), _rounded(scrambled[i]), round(float(np.mean(one.chance)), 2),
+        ))
+    return Table(title="Rank by site", columns=columns, rows=tuple(rows), caption=(
+        "Effective rank: exp entropy of covariance eigenvalues. RankMe: the same of singular values (published without centring; centred here)."))
+
+
+def _rounded(result: Result) -> float | str:
+    return round(float(result.value), 2) if result.reason is None else result.reason
+
+
+def _numbers(similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: Sequence[Result]) -> dict[str, object]:
+    names = list(similarity.ticks[0])
+    profile = {
+        name: [
+            {"site": site, "value": _json(r.value), "stderr": _json(r.stderr), "n": r.n, "convention": r.convention,
+             "isotropic": _json(np.mean(r.chance)), "reason": r.reason}
+            for site, r in zip(names, results, strict=True)
+        ]
+        for name, results in ranks.items()
+    }
+    return {
+        "cka": {"sites": names, "value": [[_json(v) for v in row] for row in np.asarray(similarity.value)],
+                "stderr": [[_json(v) for v in row] for row in np.asarray(similarity.stderr)], "n": similarity.n,
+                "convention": similarity.convention, "chance": 0.0, "shuffled_rows": [_json(u) for u in unrelated], "reason": similarity.reason},
+        "rank": profile,
+        "effective_rank_coordinates_shuffled": [_json(r.value) for r in scrambled],
+    }
+
+
+def _json(value: object) -> float | None:
+    """A float, or None where there is none (JSON has no nan)."""
+    if value is None:
+        return None
+    number = float(value)  # type: ignore[arg-type]
+    return number if np.isfinite(number) else None
+
+
+def _caveats(rows: Rows, ranks: dict[str, list[Result]]) -> tuple[str, ...]:
+    short_of = {r.provenance["caveat"] for r in ranks["effective rank"] if r.provenance["caveat"]}
+    return (
+        "CKA compares the arrangement of these tokens, not what the layers compute: two layers can agree to 1 and be used differently.",
+        "Tokens of one text are not independent: the debiasing assumes independent rows, the intervals resample whole texts.",
+        "Beginning-of-sequence tokens are left out; a few directions of large variance can decide CKA and every rank.",
+        *sorted(short_of),
+    )

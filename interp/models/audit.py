@@ -1,0 +1,111 @@
+"""Proof and audit: does a site fire, and does an edit there reach the logits?
+
+A hook that fires but does nothing is the field's most expensive silent error. :func:`prove` is run
+whenever a model is loaded; :func:`audit` perturbs every site and reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.edits import edit, replace
+from interp.errors import CheckError, InterpError
+from interp.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.models.base import Model
+
+__all__ = ["AuditResult", "audit", "prove"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AuditResult:
+    """What each site does: per site whether it ``fires``, whether a perturbation moves the logits
+    (``causal``, with the largest logit change ``effect``), whether a gradient arrives, and a ``note``."""
+
+    model: str
+    backend: str
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def inert(self) -> tuple[str, ...]:
+        """Sites that fire but whose edits change nothing."""
+        return tuple(row["site"] for row in self.rows if row["fires"] and not row["causal"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a site."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows))
+
+    def __repr__(self) -> str:
+        causal = sum(row["causal"] for row in self.rows)
+        return f"AuditResult({self.model}, {self.backend}: {causal} of {len(self.rows)} sites causal, inert: {list(self.inert)})"
+
+
+def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult:
+    """See :meth:`interp.models.base.Model.audit`."""
+    tokens = model.probe() if tokens is None else tokens
+    found = tuple(model.sites) if sites is None else model.find(sites)
+    plain = model.logits(tokens)
+    rows = []
+    for site in found:
+        row: dict[str, Any] = {"site": str(site), "fires": False, "causal": False, "effect": 0.0, "gradient": False, "note": ""}
+        try:
+            value = model.capture(tokens, site)[site]
+            row["fires"] = True
+            row["effect"] = _effect(model, tokens, site, value, plain)
+            row["causal"] = row["effect"] > 0
+            model.gradients(tokens, _total, site)
+            row["gradient"] = True
+        except InterpError as error:
+            row["note"] = str(error)
+        rows.append(row)
+    return AuditResult(model=model.name, backend=model.backend, rows=tuple(rows))
+
+
+def _total(logits: Tensor) -> Tensor:
+    weight = torch.linspace(-1, 1, logits[0].numel(), device=logits.device).view(logits.shape[1:])
+    return (logits * weight).flatten(1).sum(-1)
+
+
+def _effect(model: Model, tokens: Any, site: Site, value: Tensor, plain: Tensor) -> float:
+    """The largest change of a logit when the site is perturbed by its own values turned over.
+
+    At the first positions a pattern is forced (one key, weight 1): turning over would leave it alone,
+    so the sites are scaled as well.
+    """
+    turned = edit(site, lambda t: 0.5 * t + 0.25 * t.flip(-1) + 0.1 * t.abs().clamp(max=10).mean())
+    return float((model.logits(tokens, edits=[turned]) - plain).abs().max())
+
+
+def prove(model: Model, *, tokens: Any = None) -> None:
+    """Capturing changes nothing, an identity edit nothing, a zero edit something; else CheckError.
+
+    Models whose input is not token ids are proved when ``tokens`` are given. Cost: four passes over at
+    most 2 x 4 tokens.
+    """
+    if tokens is None:
+        if model.d_vocab is None:
+            return
+        tokens = model.probe()
+    plain = model.logits(tokens)
+    if not torch.isfinite(plain).all():
+        raise CheckError(f"{model.name}: logits are not finite on a short input")
+    middle = [s for s in model.sites if s.kind == "resid_post"] or [s for s in model.sites if s.kind == "module"]
+    if not middle:
+        raise CheckError(f"{model.name} has no site to capture at")
+    chosen = middle[len(middle) // 2] if middle[0].kind == "resid_post" else middle[-1]
+    model.capture(tokens, chosen)
+    if not torch.equal(model.logits(tokens), plain):
+        raise CheckError(f"{model.name}: the logits changed after a capture at {chosen}, or the model is not deterministic")
+    if not torch.equal(model.logits(tokens, edits=[edit(chosen, lambda t: t.clone())]), plain):
+        raise CheckError(f"{model.name}: an identity edit at {chosen} changed the logits")
+    if torch.equal(model.logits(tokens, edits=[replace(chosen, 0.0)]), plain):
+        raise CheckError(f"{model.name}: zeroing {chosen} changed no logit; edits there do nothing")

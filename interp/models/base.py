@@ -1,0 +1,311 @@
+"""The one interface of a model, whichever library runs it.
+
+:class:`Model` holds everything a user calls; an adapter (``hooked.py``, ``hf.py``, ``tlens.py``,
+``nns.py``) says only which sites there are and how one forward pass is run with visitors at them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.activations import Activations
+from interp.capture import Keep, Positions, Sink, capture, edit_visits, gradients
+from interp.edits import Edit, Frame
+from interp.errors import ModelError, SiteError, nearest
+from interp.models.anatomy import Anatomy
+from interp.models.inputs import Inputs, frames_of
+from interp.models.running import Visit
+from interp.models.text import texts_to_tokens
+from interp.sites import Site, SiteTable
+from interp.tokens import Tokens
+
+if TYPE_CHECKING:
+    from interp.models.audit import AuditResult
+
+__all__ = ["Model"]
+
+
+class Model(ABC):
+    """A network with named sites: capture, edits, gradients, generation, provenance.
+
+    Attributes
+    ----------
+    name, backend
+        What it was loaded as, and which library runs it (``torch``, ``transformers``,
+        ``transformer_lens``, ``nnsight``).
+    module
+        The network itself, never rewritten and never left hooked.
+    anatomy
+        Which modules write to and read from the residual stream; None if the architecture is unknown.
+    sites
+        The sites it answers to, in forward order (module paths are found too, see :meth:`find`).
+    """
+
+    backend: str = "torch"
+    can_cache: bool = False
+    """Whether passes can continue a sequence with a key-value cache."""
+
+    def __init__(self, module: nn.Module, *, name: str, anatomy: Anatomy | None, table: SiteTable, tokenizer: Any = None) -> None:
+        self.module = module
+        self.name = name
+        self.anatomy = anatomy
+        self.sites = table
+        self.tokenizer = tokenizer
+        self.inert: dict[Site, str] = {}
+        """Sites that can be read but whose edits do nothing here, with the reason."""
+        self.overwritten: set[Site] = set()
+        """Sites whose tensors the model overwrites in place; captures keep copies of them."""
+        self._widths: dict[Site, int] = {}
+        self._fingerprint: str | None = None
+
+    # -- what an adapter provides -----------------------------------------------------------------
+
+    @abstractmethod
+    def run(
+        self, inputs: Inputs, frame: Frame, visits: Sequence[Visit], *, wanted: Collection[Site] | None, cache: Any = None
+    ) -> Any:
+        """One forward pass with the visitors in place: the logits, or None if it was stopped after ``wanted``.
+
+        With ``cache`` (a :class:`~interp.models.generation.Cache`) the pass continues a sequence.
+        """
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks the residual stream passes; 0 where the anatomy is unknown."""
+        return len(self.anatomy.blocks) if self.anatomy else 0
+
+    @property
+    def d_model(self) -> int | None:
+        """Width of the residual stream, None where the anatomy is unknown."""
+        return self.anatomy.d_model if self.anatomy else None
+
+    @property
+    def n_heads(self) -> int | None:
+        """Attention (query) heads of the first layer that has any, else None."""
+        attn = [block.attn for block in self.anatomy.blocks if block.attn] if self.anatomy else []
+        return attn[0].n_heads if attn else None
+
+    @property
+    def causal(self) -> bool:
+        """Whether position t sees only positions up to t (taken as true where the anatomy is unknown)."""
+        return self.anatomy is None or self.anatomy.causal
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest sequence it takes, None if it is not limited."""
+        return None
+
+    @property
+    def d_vocab(self) -> int | None:
+        """How many token ids it takes, None if its input is not token ids."""
+        if self.anatomy is None:
+            return None
+        embed = self.module.get_submodule(self.anatomy.embed)
+        return embed.num_embeddings if isinstance(embed, nn.Embedding) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the first parameter."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the first floating-point parameter."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes, types and bytes of all weights (computed once)."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for name, tensor in sorted(self._weights().items()):
+                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+                flat = tensor.detach().to("cpu").contiguous().view(-1)
+                digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _weights(self) -> Mapping[str, Tensor]:
+        return self.module.state_dict()
+
+    def describe(self) -> dict[str, Any]:
+        """Where it comes from, for provenance: JSON-able."""
+        return {
+            "name": self.name,
+            "backend": self.backend,
+            "class": type(self.module).__name__,
+            "family": self.anatomy.family if self.anatomy else None,
+            "n_params": sum(p.numel() for p in self.module.parameters()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "weights_sha256": self.fingerprint(),
+            "config_sha256": _config_sha(getattr(self.module, "config", None)),
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "n_heads": self.n_heads,
+            "n_ctx": self.n_ctx,
+            "d_vocab": self.d_vocab,
+        }
+
+    # -- sites ------------------------------------------------------------------------------------
+
+    def find(self, sites: str | Site | Sequence[str | Site]) -> tuple[Site, ...]:
+        """The sites that names and globs ask for, in forward order; an unknown one is a SiteError with the nearest."""
+        return self.sites.find(sites)
+
+    def width(self, site: str | Site) -> int:
+        """The size of a site's last axis (from one short pass, remembered)."""
+        (found,) = self.find(site)
+        if found not in self._widths:
+            probe = self.probe()
+            self._widths[found] = self.capture(probe, found)[found].shape[-1]
+        return self._widths[found]
+
+    def require_causal(self, site: Site) -> None:
+        """Raise SiteError if edits at ``site`` are known to do nothing in this model."""
+        reason = self.inert.get(site.whole)
+        if reason:
+            raise SiteError(f"{site} cannot be edited on {self.name} ({self.backend}): {reason}")
+
+    def probe(self) -> Any:
+        """A short valid input for self-checks."""
+        if self.d_vocab is None:
+            raise ModelError(f"{self.name}: its input is not token ids, so it cannot be probed without one")
+        length = min(4, self.n_ctx or 4)
+        ids = torch.arange(2 * length).view(2, length) * 7 % self.d_vocab
+        return Tokens.full(ids)
+
+    # -- what users call --------------------------------------------------------------------------
+
+    def tokens(
+        self, texts: str | Sequence[str] | Sequence[Sequence[int]], *, prepend_bos: bool | None = None, truncate: bool = False,
+        padding_side: str = "right",
+    ) -> Tokens:  # fmt: skip
+        """Texts (or lists of ids) as Tokens, padded on ``padding_side``.
+
+        ``prepend_bos`` None puts the tokenizer's beginning-of-sequence token first where it has one and the
+        model is causal; encoders get the tokenizer's own special tokens.
+
+        Raises
+        ------
+        InputError
+            For an empty text, a text without tokenizer, an id outside the vocabulary, or a prompt longer than
+            the context (unless ``truncate``, which keeps its beginning).
+        """
+        return texts_to_tokens(self, texts, prepend_bos=prepend_bos, truncate=truncate, padding_side=padding_side)
+
+    def frames(self, tokens: Any, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
+        """The input checked and cut into batches, each with its frame."""
+        return frames_of(self, tokens, batch_size)
+
+    def capture(
+        self, tokens: Any, sites: str | Site | Sequence[str | Site], *, edits: Sequence[Edit] = (), positions: Positions = None,
+        batch_size: int | None = None, dtype: torch.dtype | None = None, device: torch.device | str | None = None,
+        sink: Sink | None = None,
+    ) -> Activations:  # fmt: skip
+        """What the model holds at ``sites``.
+
+        Parameters
+        ----------
+        tokens
+            Tokens, texts, or ids [batch, pos]; for a plain module whatever its forward takes (a tensor,
+            or a tuple of arguments).
+        sites
+            Names or globs, for example ``"blocks.*.hook_resid_post"``.
+        edits
+            Edits in force during the pass; a capture at an edited site shows the edited tensor.
+        positions
+            Columns to keep: a number, several, a slice, or ``"last"``; all by default.
+        batch_size
+            Rows a pass; all at once by default. Batches are joined along the first axis.
+        dtype, device
+            What floats are kept as, and where; as the model holds them by default.
+        sink
+            Called with each site and tensor, batch by batch, instead of keeping them; the Activations
+            returned are then empty along the batch.
+
+        Returns
+        -------
+        Activations
+            Without gradients. Cost: at most one forward pass per batch; it stops behind the last site, and
+            logits are computed only if asked for.
+        """
+        keep = Keep(positions=positions, dtype=dtype, device=device)
+        return capture(self, tokens, sites, edits=edits, keep=keep, batch_size=batch_size, sink=sink)
+
+    def logits(
+        self, tokens: Any, *, edits: Sequence[Edit] = (), batch_size: int | None = None
+    ) -> Float[Tensor, "batch *pos d_vocab"]:
+        """The model's output under ``edits``, without gradients. Cost: one forward pass per batch."""
+        parts = []
+        with torch.no_grad():
+            for inputs, frame in self.frames(tokens, batch_size):
+                parts.append(self.run(inputs, frame, edit_visits(self, edits, frame), wanted=None))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def gradients(
+        self, tokens: Any, metric: Callable[[Tensor], Tensor], sites: str | Site | Sequence[str | Site], *,
+        edits: Sequence[Edit] = (),
+    ) -> tuple[Activations, Activations]:  # fmt: skip
+        """Values at ``sites`` and the gradients of ``metric(logits).sum()`` there.
+
+        ``metric`` maps logits to one number per example; examples do not mix, so row i of a gradient is
+        that of example i's number. Cost: one forward and one backward pass, whatever the number of sites.
+        """
+        return gradients(self, tokens, metric, sites, edits=edits)
+
+    def generate(self, tokens: Any, *, max_new_tokens: int, edits: Sequence[Edit] = (), temperature: float = 0.0,
+                 top_k: int | None = None, seed: int = 0, stop_at_eos: bool = True, use_cache: bool = True) -> Tokens:  # fmt: skip
+        """Continue each row by ``max_new_tokens`` tokens under ``edits``, with the key-value cache.
+
+        Greedy at ``temperature`` 0, else sampled with ``seed``. Rows of different lengths must be padded on
+        the left. Cost: one pass over the prompt and one short pass per new token.
+        """
+        from interp.models.generation import Sampling, generate
+
+        sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed, stop_at_eos=stop_at_eos)
+        return generate(self, tokens, max_new_tokens=max_new_tokens, edits=edits, sampling=sampling, use_cache=use_cache)
+
+    def audit(self, tokens: Any = None, sites: Any = None) -> AuditResult:
+        """Perturb every site and see what happens: does it fire, do the logits move, does a gradient arrive.
+
+        Cost: three forward passes and a backward pass per site, on a short input.
+        """
+        from interp.models.audit import audit
+
+        return audit(self, tokens=tokens, sites=sites)
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def sequence(self, visits: Sequence[Visit]) -> list[Visit]:
+        """Visits in forward order, edits before captures where both meet."""
+        return sorted(visits, key=lambda visit: self.sites.rank(visit[0]))
+
+    def submodule(self, path: str) -> nn.Module:
+        """A module by path; unknown ones are a ModelError with the nearest."""
+        try:
+            return self.module.get_submodule(path)
+        except AttributeError:
+            names = [name for name, _ in self.module.named_modules()]
+            raise ModelError(f"no module {path!r}{nearest(path, names)}") from None
+
+    def __repr__(self) -> str:
+        size = f"{self.n_layers} layers, d_model {self.d_model}" if self.anatomy else type(self.module).__name__
+        return f"Model({self.name!r}, {self.backend}, {size}, {len(self.sites)} sites)"
+
+
+def _config_sha(config: Any) -> str | None:
+    as_dict = getattr(config, "to_dict", None)
+    if as_dict is None:
+        return None
+    held = {k: v for k, v in as_dict().items() if not k.startswith("_")}
+    return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()
+

@@ -1,0 +1,278 @@
+"""The Hugging Face transformers adapter: the only file that imports transformers.
+
+Attention scores and patterns live inside an attention function, so they are reached through the
+library's own registry of attention functions: for one pass the model's configuration names ours
+(:func:`_attention`), which leaves the model's own function in charge unless a score is edited or a
+gradient is taken. Nothing else of the module is touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.edits import Frame
+from interp.errors import ModelError, nearest
+from interp.models.families import anatomy_of
+from interp.models.hooked import HookedModel
+from interp.models.inputs import Inputs
+from interp.models.running import ATTENTION, Tapped
+from interp.models.taps import Tap
+from interp.sites import Site
+
+__all__ = ["TransformersModel", "check_attention", "is_transformers_module", "load_module", "load_tokenizer", "our_attention"]
+
+_OURS = "interp"
+"""Prefix of the attention functions we register: ``interp_sdpa`` runs sdpa unless a score is edited."""
+
+
+class TransformersModel(HookedModel):
+    """A transformers model: every architecture by module path, the known families by the whole vocabulary."""
+
+    backend = "transformers"
+
+    def __init__(self, module: nn.Module, *, name: str | None = None, tokenizer: Any = None) -> None:
+        config: Any = module.config
+        super().__init__(module, name=name or _name(config), anatomy=anatomy_of(module, config), tokenizer=tokenizer)
+        self.can_cache = bool(self.anatomy and self.anatomy.causal)
+        self._takes = frozenset(inspect.signature(module.forward).parameters)
+        self.inert.update(check_attention(module, self.taps))
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest sequence the position embedding allows; a rotary model's configured maximum."""
+        config: Any = self.module.config
+        for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+            value = getattr(config, name, None)
+            if isinstance(value, int) and value > 0:
+                return value
+        return None
+
+    @property
+    def d_vocab(self) -> int | None:
+        embed: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        return embed.num_embeddings if isinstance(embed, nn.Embedding) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the embedding (a model may lie on several)."""
+        placed = getattr(self.module, "hf_device_map", None)
+        if not placed:
+            return super().device
+        embed: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        hook = getattr(embed, "_hf_hook", None)
+        where = getattr(hook, "execution_device", None)
+        return torch.device(where) if where is not None else embed.weight.device
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the model has an output head."""
+        return self.module.get_output_embeddings() is not None  # type: ignore[operator]
+
+    def _run_tapped(
+        self, inputs: Inputs, frame: Frame, tapped: Sequence[Tapped], wanted: Collection[Site] | None, cache: Any
+    ) -> Any:
+        if not any(tap.interface for _, tap, _ in tapped):
+            return super()._run_tapped(inputs, frame, tapped, wanted, cache)
+        for site, tap, _ in tapped:
+            if tap.interface:
+                self.require_causal(site)
+        with our_attention(self.module):
+            return super()._run_tapped(inputs, frame, tapped, wanted, cache)
+
+    def forward(self, inputs: Inputs, frame: Frame, cache: Any) -> Any:
+        options: dict[str, Any] = {}
+        if "use_cache" in self._takes:
+            options["use_cache"] = cache is not None
+        mask = inputs.padding
+        if cache is not None:
+            mask = cache.mask
+            options.update(cache.options())
+        if mask is not None:
+            if "attention_mask" not in self._takes:
+                raise ModelError(f"{self.name} takes no attention mask: give sequences of one length")
+            options["attention_mask"] = mask.long()
+            if "position_ids" in self._takes and (inputs.left_padded or cache is not None):
+                options["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs.ids.shape[1] :]
+        out = self.module(input_ids=inputs.ids, **options)
+        if cache is not None:
+            cache.keep(out)
+        logits = getattr(out, "logits", None)
+        if logits is None:
+            if self.has_logits:
+                raise ModelError(f"{self.name} returned no logits")
+            return out[0]
+        return logits
+
+
+def check_attention(module: nn.Module, taps: Mapping[Site, Tap]) -> dict[Site, str]:
+    """The sites inside attention functions that cannot be reached, with the reason."""
+    inside = [site for site, tap in taps.items() if tap.interface]
+    if not inside:
+        return {}
+    core = type(module.get_submodule(taps[inside[0]].path))
+    if "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(core.forward):
+        return {}
+    return dict.fromkeys(inside, f"{core.__name__} does not use a replaceable attention function")
+
+
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+               scaling: float | None = None, dropout: float = 0.0, **kwargs: Any) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Attention with its stages shown to the pass's visitors.
+
+    query [batch, head, pos, d_head], key and value [batch, kv head, key pos, d_head]. The model's own
+    function computes the output, so that looking changes no bit; ours does where a score or pattern was
+    edited, or a gradient through them is wanted.
+    """
+    stages = (ATTENTION.get() or {}).get(module)
+    original = _original(module)
+    if stages is None:
+        return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    query = stages.show("rot_q", query.transpose(1, 2)).transpose(1, 2)
+    key = stages.show("rot_k", key.transpose(1, 2)).transpose(1, 2)
+    if "attn_scores" not in stages and "pattern" not in stages:
+        return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    if kwargs.get("softcap") or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise ModelError(f"{type(module).__name__} caps or biases its scores: patterns cannot be shown exactly")
+    groups = query.shape[1] // key.shape[1]
+    wide_key = key.repeat_interleave(groups, dim=1) if groups > 1 else key
+    wide_value = value.repeat_interleave(groups, dim=1) if groups > 1 else value
+    scores = query @ wide_key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = _masked(scores, attention_mask, module, kwargs)
+    shown = stages.show("attn_scores", scores)
+    pattern = shown.softmax(-1, dtype=torch.promote_types(shown.dtype, torch.float32)).to(query.dtype)
+    final = stages.show("pattern", pattern)
+    if final is pattern and shown is scores and not torch.is_grad_enabled():
+        return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    return (final @ wide_value).transpose(1, 2).contiguous(), final
+
+
+def _masked(scores: Tensor, mask: Tensor | None, module: nn.Module, kwargs: dict[str, Any]) -> Tensor:
+    """Scores with masked keys at the type's lowest number, whichever way the model writes its mask."""
+    lowest = torch.finfo(scores.dtype).min
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            return scores.masked_fill(~mask, lowest)
+        return scores + mask
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    n_query, n_key = scores.shape[-2:]
+    if not causal or n_query == 1:
+        return scores
+    seen = torch.ones(n_query, n_key, dtype=torch.bool, device=scores.device).tril(n_key - n_query)
+    return scores.masked_fill(~seen, lowest)
+
+
+def _original(module: nn.Module) -> Any:
+    """The attention function the model would have used: its name stands behind ours in the configuration."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    config: Any = module.config
+    name = str(config._attn_implementation).removeprefix(_OURS + "_")
+    eager = getattr(inspect.getmodule(type(module)), "eager_attention_forward", None)
+    function = ALL_ATTENTION_FUNCTIONS.get(name, eager) if name != "eager" else eager
+    if function is None:
+        raise ModelError(f"no attention function {name!r} for {type(module).__name__}")
+    return function
+
+
+@contextmanager
+def our_attention(module: nn.Module) -> Iterator[None]:
+    """For one pass, name our attention function in the configurations of the module's parts; give them back after."""
+    from transformers.masking_utils import AttentionMaskInterface, ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import AttentionInterface
+
+    configs = {id(m.config): m.config for m in module.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for name in {str(n) for n in before.values()}:
+        AttentionInterface.register(f"{_OURS}_{name}", _attention)
+        mask = ALL_MASK_ATTENTION_FUNCTIONS.get(name)
+        if mask is None:
+            raise ModelError(f"attention implementation {name!r} makes its masks in its own way; load with attn='eager'")
+        AttentionMaskInterface.register(f"{_OURS}_{name}", mask)
+    try:
+        for config in configs.values():
+            config._attn_implementation = f"{_OURS}_{config._attn_implementation}"
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+
+
+def is_transformers_module(module: object) -> bool:
+    """Whether ``module`` is a transformers model."""
+    from transformers import PreTrainedModel
+
+    return isinstance(module, PreTrainedModel)
+
+
+def load_module(
+    source: str | Path, *, dtype: torch.dtype | None, device: str | torch.device | None, device_map: Any, attn: str | None,
+    revision: str | None = None,
+) -> nn.Module:  # fmt: skip
+    """The model saved in a folder, or a hub model out of the local cache (or the hub, if it may be asked)."""
+    import transformers
+
+    local = Path(source).is_dir()
+    options: dict[str, Any] = {"dtype": dtype or "auto", "revision": revision or "main"}
+    if attn:
+        options["attn_implementation"] = attn
+    if device_map is not None:
+        options["device_map"] = device_map
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main", local_files_only=local)
+        loader = _loader(transformers, config)
+        module = loader.from_pretrained(source, **options, local_files_only=local)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(_load_message(source, local, error)) from error
+    if device is not None and device_map is None:
+        module = module.to(device)
+    return module.eval()
+
+
+def _loader(transformers: Any, config: Any) -> Any:
+    """The class the checkpoint was saved from, else the automatic choice for a causal model."""
+    for name in getattr(config, "architectures", None) or ():
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found
+        raise ModelError(f"the checkpoint names the class {name!r}, which transformers {transformers.__version__} lacks"
+                         f"{nearest(name, [n for n in dir(transformers) if n.endswith(('LM', 'LMHeadModel', 'Model'))])}")
+    return transformers.AutoModelForCausalLM
+
+
+def _load_message(source: str | Path, local: bool, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    if local:
+        return f"cannot load a model from folder '{source}': {first}"
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    where = "HF_HUB_OFFLINE=1 and it is not in the hub cache" if offline else "it is neither a folder nor a reachable hub model"
+    return f"cannot load model '{source}': {where} ({first})"
+
+
+def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Any:
+    """The tokenizer saved beside a model, or None where there is none."""
+    from transformers import AutoTokenizer
+
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision or "main", local_files_only=folder.is_dir())
+    except (OSError, ValueError, KeyError) as error:
+        if folder.is_dir():
+            raise ModelError(f"cannot load the tokenizer in '{source}': {str(error).splitlines()[0][:300]}") from error
+        return None
+
+
+def _name(config: Any) -> str:
+    return getattr(config, "_name_or_path", "") or getattr(config, "model_type", "transformers")

@@ -1,0 +1,307 @@
+"""Where in the module tree each site is, and how to read and rewrite it there.
+
+A :class:`Tap` names a module and a side; its ``view`` turns the module's input or output into the
+site's tensor and an edited tensor back. Derived sites (norm scales, per-head results, the stream
+between attention and MLP) are read beside a module's output and written as the difference they
+make to it, so that an identity edit changes no bit. Read next: ``running.py`` visits taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from interp.models.anatomy import (
+    Anatomy,
+    Attention,
+    Block,
+    Norm,
+    Projection,
+    head_output_weight,
+    norm_eps,
+    norm_weight,
+)
+from interp.sites import Site
+
+__all__ = ["Moment", "Tap", "View", "Whole", "taps_of"]
+
+
+@dataclass(slots=True)
+class Moment:
+    """What a view may look at while a module runs: the module, its tensors, the block's input, the batch."""
+
+    module: nn.Module
+    entering: Tensor | None
+    leaving: Tensor | None
+    base: Tensor | None
+    batch: int
+
+
+class View(Protocol):
+    """How a site's tensor is read from a moment, and how an edited one is written back."""
+
+    reads_input: ClassVar[bool]
+    """Whether the view of a module's output also looks at its input."""
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor: ...
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The tensor itself."""
+
+    reads_input: ClassVar[bool] = False
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        return tensor
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A tensor computed once for all rows (position embeddings), shown with the whole batch."""
+
+    reads_input: ClassVar[bool] = False
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        tensor = tensor if tensor.ndim == 3 else tensor[None]
+        return tensor.expand(moment.batch, -1, -1) if tensor.shape[0] == 1 else tensor
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Features split into heads: [batch pos head*d_head] as [batch pos head d_head]."""
+
+    reads_input: ClassVar[bool] = False
+    n: int
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        return tensor.unflatten(-1, (self.n, -1))
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        return new.flatten(-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Heads inside one span of a fused projection's features."""
+
+    reads_input: ClassVar[bool] = False
+    n: int
+    start: int
+    width: int
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        return tensor[..., self.start : self.start + self.width].unflatten(-1, (self.n, -1))
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        before, after = tensor[..., : self.start], tensor[..., self.start + self.width :]
+        return torch.cat([before, new.flatten(-2), after], dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """One of the ``parts`` that each head holds side by side in a fused projection."""
+
+    reads_input: ClassVar[bool] = False
+    n: int
+    part: int
+    parts: int
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        return tensor.unflatten(-1, (self.n, self.parts, -1))[..., self.part, :]
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        split = tensor.unflatten(-1, (self.n, self.parts, -1)).clone()
+        split[..., self.part, :] = new
+        return split.flatten(-3)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What each head adds to the stream: z through its part of W_O (the output bias belongs to no head)."""
+
+    reads_input: ClassVar[bool] = True
+    attn: Attention
+    root: nn.Module
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        assert moment.entering is not None
+        z = moment.entering.unflatten(-1, (self.attn.n_heads, -1))
+        return torch.einsum("bphd,hdm->bphm", z, head_output_weight(self.root, self.attn))
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        return tensor + (new - old).sum(dim=-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A norm's divisor, sqrt(variance + eps) or its root mean square [batch pos 1]."""
+
+    reads_input: ClassVar[bool] = True
+    norm: Norm
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        assert moment.entering is not None
+        x = moment.entering.to(torch.promote_types(moment.entering.dtype, torch.float32))
+        square = x.var(-1, keepdim=True, unbiased=False) if self.norm.kind == "layer" else x.pow(2).mean(-1, keepdim=True)
+        return (square + norm_eps(moment.module)).sqrt().to(moment.entering.dtype)
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        bias = getattr(moment.module, "bias", None)
+        scaled = tensor if bias is None else tensor - bias
+        return tensor + scaled * (old / new - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """A norm's output before its weight and bias: (x - mean) / scale."""
+
+    reads_input: ClassVar[bool] = True
+    norm: Norm
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        assert moment.entering is not None
+        x = moment.entering
+        centred = x - x.mean(-1, keepdim=True) if self.norm.kind == "layer" else x
+        return centred / Scale(self.norm).read(tensor, moment)
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        weight = norm_weight(moment.module, self.norm)
+        change = new - old
+        return tensor + (change if weight is None else change * weight)
+
+
+@dataclass(frozen=True, slots=True)
+class OnBase:
+    """The stream after a write: the block's input plus the module's output."""
+
+    reads_input: ClassVar[bool] = False
+
+    def read(self, tensor: Tensor, moment: Moment) -> Tensor:
+        assert moment.base is not None
+        return tensor + moment.base
+
+    def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
+        return tensor + (new - old)
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where a site is: a module and its side, or a stage inside its attention function.
+
+    ``base``: the module whose input must be remembered for the view (the block, for ``resid_mid``).
+    ``call``: which call of the module in one pass is meant; None for every call.
+    """
+
+    path: str
+    side: Literal["in", "out", "rot_q", "rot_k", "attn_scores", "pattern"] = "out"
+    view: View = Whole()
+    base: str | None = None
+    call: int | None = None
+
+    @property
+    def interface(self) -> bool:
+        """Whether the tap lies inside the backend's attention function."""
+        return self.side not in ("in", "out")
+
+
+def _heads(projection: Projection, n: int) -> View:
+    if projection.layout == "span":
+        return Span(n, projection.start, projection.width)
+    if projection.layout == "interleaved":
+        return Interleaved(n, projection.start, projection.width)
+    return Heads(n)
+
+
+def _norm_taps(name: str, layer: int | None, norm: Norm) -> Iterator[tuple[Site, Tap]]:
+    yield Site(kind=f"{name}_scale", layer=layer), Tap(norm.path, view=Scale(norm))
+    yield Site(kind=f"{name}_normalized", layer=layer), Tap(norm.path, view=Normalized(norm))
+    yield Site(kind=name, layer=layer), Tap(norm.path)
+
+
+def _attention_taps(layer: int, block: Block, attn: Attention, root: nn.Module) -> Iterator[tuple[Site, Tap]]:
+    def site(kind: str) -> Site:
+        return Site(kind=kind, layer=layer)
+
+    yield site("q"), Tap(attn.q.path, view=_heads(attn.q, attn.n_heads))
+    yield site("k"), Tap(attn.k.path, view=_heads(attn.k, attn.n_kv_heads))
+    yield site("v"), Tap(attn.v.path, view=_heads(attn.v, attn.n_kv_heads))
+    core = attn.core or attn.path
+    if attn.interface:
+        if attn.rotary:
+            yield site("rot_q"), Tap(core, "rot_q")
+            yield site("rot_k"), Tap(core, "rot_k")
+        yield site("attn_scores"), Tap(core, "attn_scores")
+        yield site("pattern"), Tap(core, "pattern")
+    if attn.scores:
+        yield site("attn_scores"), Tap(attn.scores)
+    if attn.pattern:
+        yield site("pattern"), Tap(attn.pattern)
+    yield site("z"), Tap(attn.o.path, "in", Heads(attn.n_heads))
+    yield site("result"), Tap(attn.o.path, view=Result(attn, root))
+    write = block.attn_write or attn.path
+    yield site("attn_out"), Tap(write)
+    if block.resid_mid:
+        yield site("resid_mid"), Tap(block.resid_mid)
+    elif not block.parallel and block.mlp is not None:
+        yield site("resid_mid"), Tap(write, view=OnBase(), base=block.path)
+
+
+def _block_taps(layer: int, block: Block, root: nn.Module) -> Iterator[tuple[Site, Tap]]:
+    def site(kind: str) -> Site:
+        return Site(kind=kind, layer=layer)
+
+    yield site("resid_pre"), Tap(block.path, "in")
+    before = block.placement != "post"
+    if block.ln1 and before:
+        yield from _norm_taps("ln1", layer, block.ln1)
+    if block.attn:
+        attention = list(_attention_taps(layer, block, block.attn, root))
+        mid = [pair for pair in attention if pair[0].kind == "resid_mid"]
+        yield from (pair for pair in attention if pair[0].kind != "resid_mid")
+        if block.ln1 and not before:
+            yield from _norm_taps("ln1", layer, block.ln1)
+        yield from mid
+    if block.mixer:
+        yield site("mixer_in"), Tap(block.mixer.path, "in")
+        yield site("mixer_proj"), Tap(block.mixer.in_proj)
+        yield site("mixer_post"), Tap(block.mixer.out_proj, "in")
+        yield site("mixer_out"), Tap(block.mixer.path)
+    if block.ln2 and before:
+        yield from _norm_taps("ln2", layer, block.ln2)
+    if block.mlp:
+        mlp = block.mlp
+        yield site("mlp_pre"), Tap(mlp.gate or mlp.up)
+        if mlp.gate:
+            yield site("mlp_pre_linear"), Tap(mlp.up)
+        yield site("mlp_post"), Tap(mlp.act) if mlp.act else Tap(mlp.down, "in")
+        yield site("mlp_out"), Tap(block.mlp_write or mlp.path)
+    if block.ln2 and not before:
+        yield from _norm_taps("ln2", layer, block.ln2)
+    yield site("resid_post"), Tap(block.path)
+
+
+def taps_of(anatomy: Anatomy, root: nn.Module) -> dict[Site, Tap]:
+    """The site table of a network, in the order its forward pass reaches the sites."""
+    table: dict[Site, Tap] = {Site(kind="embed"): Tap(anatomy.embed)}
+    if anatomy.pos_embed:
+        table[Site(kind="pos_embed")] = Tap(anatomy.pos_embed, view=Broadcast())
+    for layer, block in enumerate(anatomy.blocks):
+        table.update(_block_taps(layer, block, root))
+    if anatomy.ln_final:
+        table.update(_norm_taps("ln_final", None, anatomy.ln_final))
+    if anatomy.unembed:
+        table[Site(kind="logits")] = Tap(anatomy.unembed)
+    return table

@@ -1,0 +1,87 @@
+"""Texts to tokens, with the tokenizer a model came with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InputError, ModelError
+from interp.tokens import Tokens
+
+if TYPE_CHECKING:
+    from interp.models.base import Model
+
+__all__ = ["texts_to_tokens"]
+
+
+def texts_to_tokens(model: Model, texts: Any, *, prepend_bos: bool | None, truncate: bool, padding_side: str) -> Tokens:
+    """See :meth:`interp.models.base.Model.tokens`."""
+    from interp.models.inputs import check_ids
+
+    items = [texts] if isinstance(texts, str) else list(texts)
+    if items and all(isinstance(item, int) for item in items):
+        items = [items]
+    if not items:
+        raise InputError("there is no text")
+    if all(isinstance(item, str) for item in items):
+        sequences = _encoded(model, items, prepend_bos)
+    else:
+        sequences = [_ids(item, row) for row, item in enumerate(items)]
+    if truncate and model.n_ctx is not None:
+        sequences = [s[: model.n_ctx] for s in sequences]
+    pad = getattr(model.tokenizer, "pad_token_id", None) or 0
+    tokens = Tokens.of(sequences, pad=pad, side=padding_side, show=_shower(model))
+    check_ids(model, tokens)
+    return tokens
+
+
+def _ids(item: Any, row: int) -> list[int]:
+    if isinstance(item, str):
+        raise InputError(f"row {row} is a text among token ids: give either texts or ids")
+    ids = item.tolist() if hasattr(item, "tolist") else list(item)
+    if not ids or not all(isinstance(i, int) for i in ids):
+        raise InputError(f"row {row} is not a list of token ids: {str(item)[:60]!r}")
+    return ids
+
+
+def _encoded(model: Model, texts: Sequence[str], prepend_bos: bool | None) -> list[list[int]]:
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ModelError(f"{model.name} came without a tokenizer: give token ids, or load it with tokenizer=")
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"text {row} is empty")
+    causal = model.causal
+    sequences: list[list[int]] = tokenizer(list(texts), add_special_tokens=not causal)["input_ids"]
+    bos = tokenizer.bos_token_id
+    if prepend_bos and bos is None:
+        raise ModelError(f"{model.name}'s tokenizer has no beginning-of-sequence token to prepend")
+    if bos is not None and (prepend_bos or (prepend_bos is None and causal)):
+        sequences = [s if s[:1] == [bos] else [bos, *s] for s in sequences]
+    for row, sequence in enumerate(sequences):
+        if not sequence:
+            raise InputError(f"text {row} has no tokens: {texts[row][:40]!r}")
+    return sequences
+
+
+def _shower(model: Model):
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return str
+    known: dict[int, str] = {}
+
+    def show(token: int) -> str:
+        if token not in known:
+            known[token] = _piece(tokenizer, token)
+        return known[token]
+
+    return show
+
+
+def _piece(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token])
+    raw = tokenizer.convert_ids_to_tokens(token)
+    # decoding one piece drops the space that belongs to it
+    if isinstance(raw, str) and raw.startswith("▁") and not text.startswith(" "):
+        return " " + text
+    return text

@@ -1,0 +1,20 @@
+"""Plots: arrays and labels in, a plotly figure out; nothing is computed, shown or written.
+
+The only package of ``interp`` that imports plotly, and only when a figure is asked for.
+"""
+
+from interp.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "CONFIG": "theme",
+        "PALETTE": "theme",
+        "Series": "charts",
+        "bars": "charts",
+        "heatmap": "charts",
+        "lines": "charts",
+        "of_result": "result_chart",
+        "styled": "theme",
+    },
+)

@@ -1,0 +1,109 @@
+"""Three figures that carry most results: a heatmap, lines with bands, bars with whiskers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.errors import InputError
+from interp.plots.theme import DIVERGING, GREY, PALETTE, SEQUENTIAL, band, short, styled
+
+__all__ = ["Series", "bars", "heatmap", "lines"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Series:
+    """One curve: its values, and the ends of its band where it has one."""
+
+    name: str
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
+    baseline: bool = False
+    """Drawn grey and dashed: a control or a chance level."""
+
+
+def heatmap(z: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str = "", x_title: str = "", y_title: str = "",
+            unit: str = "", diverging: bool = False, span: tuple[float, float] | None = None, spread: np.ndarray | None = None,
+            hover: Sequence[Sequence[str]] | None = None) -> go.Figure:
+    """A matrix [row, column] as colours; the first row at the top.
+
+    ``diverging``: a two-sided scale centred on 0. ``spread``: standard errors shown on hover. ``hover``: any text per
+    cell, shown as it is. nan cells stay blank.
+    """
+    z = np.asarray(z, dtype=float)
+    if z.shape != (len(rows), len(columns)):
+        raise InputError(f"a matrix of shape {list(z.shape)} was given {len(rows)} row and {len(columns)} column labels")
+    low, high = span if span is not None else _limits(z, diverging)
+    extra = [[""] * z.shape[1] for _ in range(z.shape[0])]
+    if spread is not None:
+        extra = [[f" ± {s:.2g}" if np.isfinite(s) else "" for s in line] for line in np.asarray(spread, dtype=float)]
+    if hover is not None:
+        extra = [[f"{e} {_plain(h)}" for e, h in zip(es, hs, strict=True)] for es, hs in zip(extra, hover, strict=True)]
+    trace = go.Heatmap(
+        z=z, x=[_plain(short(c)) for c in columns], y=[_plain(short(r)) for r in rows], zmin=low, zmax=high,
+        colorscale=DIVERGING if diverging else SEQUENTIAL, colorbar={"title": {"text": unit}, "thickness": 14},
+        customdata=extra, hovertemplate="%{y} | %{x}<br>%{z:.4g}%{customdata}<extra></extra>", hoverongaps=False,
+    )
+    figure = styled(go.Figure(trace), title=title, x_title=x_title, y_title=y_title)
+    figure.update_xaxes(type="category", showgrid=False)
+    return figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+
+
+def lines(x: Sequence[str] | Sequence[float] | np.ndarray, series: Sequence[Series], *, title: str = "", x_title: str = "",
+          y_title: str = "", y_span: tuple[float, float] | None = None) -> go.Figure:
+    """Curves over the same ``x`` (numbers, or names such as sites), each with its band."""
+    named = len(x) > 0 and isinstance(x[0], str)
+    ticks = [_plain(short(str(v))) for v in x] if named else list(x)
+    figure, colours = go.Figure(), iter(PALETTE * (len(series) // len(PALETTE) + 1))
+    for one in series:
+        colour = GREY if one.baseline else next(colours)
+        if one.low is not None and one.high is not None:
+            figure.add_trace(go.Scatter(
+                x=[*ticks, *reversed(ticks)], y=[*np.asarray(one.high), *np.asarray(one.low)[::-1]], fill="toself",
+                fillcolor=band(colour), line={"width": 0}, hoverinfo="skip", showlegend=False, name=_plain(one.name),
+            ))
+        figure.add_trace(go.Scatter(
+            x=ticks, y=np.asarray(one.y, dtype=float), mode="lines" if one.baseline or len(ticks) > 60 else "lines+markers",
+            name=_plain(one.name), line={"color": colour, "width": 1.5 if one.baseline else 2.2, "dash": "dash" if one.baseline else None},
+            hovertemplate="%{x}<br>%{y:.4g}<extra>" + _plain(one.name) + "</extra>",
+        ))
+    styled(figure, title=title, x_title=x_title, y_title=y_title)
+    if named:
+        figure.update_xaxes(type="category")
+    return figure.update_yaxes(range=list(y_span)) if y_span is not None else figure
+
+
+def bars(labels: Sequence[str], values: Sequence[float] | np.ndarray, *, low: Sequence[float] | np.ndarray | None = None,
+         high: Sequence[float] | np.ndarray | None = None, baseline: float | None = None, baseline_name: str = "chance",
+         title: str = "", x_title: str = "", y_title: str = "") -> go.Figure:
+    """One bar a label, with whiskers from ``low`` to ``high`` and a dashed line at ``baseline``."""
+    values = np.asarray(values, dtype=float)
+    whiskers = None
+    if low is not None and high is not None:
+        whiskers = {"type": "data", "symmetric": False, "array": np.asarray(high) - values, "arrayminus": values - np.asarray(low),
+                    "color": "#444444", "thickness": 1.2}
+    figure = go.Figure(go.Bar(x=[_plain(short(str(name))) for name in labels], y=values, error_y=whiskers,
+                              marker={"color": PALETTE[0]}, hovertemplate="%{x}<br>%{y:.4g}<extra></extra>"))
+    styled(figure, title=title, x_title=x_title, y_title=y_title).update_xaxes(type="category")
+    if baseline is not None:
+        figure.add_hline(y=baseline, line={"dash": "dash", "color": GREY}, annotation_text=_plain(baseline_name))
+    return figure
+
+
+def _limits(z: np.ndarray, diverging: bool) -> tuple[float, float]:
+    finite = z[np.isfinite(z)]
+    if not finite.size:
+        return 0.0, 1.0
+    if diverging:
+        reach = float(np.abs(finite).max()) or 1.0
+        return -reach, reach
+    return float(finite.min()), float(finite.max())
+
+
+def _plain(text: str) -> str:
+    """Plotly reads a small set of HTML tags in text; tokens and names are data."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,159 @@
+"""What a report holds, as plain JSON-able values: the page is drawn from nothing else.
+
+A report is a dict: ``schema``, ``title``, ``subtitle``, ``created``, ``facts`` (label, value), ``notes``,
+``sections``, ``provenance``. A section is what :func:`outcome` returns: ``name``, ``title``, ``status``, ``reason``,
+``summary``, ``seconds``, ``plates``, ``tables``, ``numbers``, ``caveats``. Numbers that JSON cannot hold (nan,
+infinities) become None. Read next: ``page.py``.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.stations import Section
+
+__all__ = ["SCHEMA", "STATUSES", "figure_json", "outcome", "plain", "report"]
+
+SCHEMA = "interp-report/1"
+STATUSES = {
+    "done": "done",
+    "skipped": "does not apply",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "waiting": "not reached",
+}
+DIGITS = 7
+"""Significant digits kept of a figure's coordinates; results themselves are kept whole."""
+
+
+def plain(value: Any, *, digits: int | None = None) -> Any:
+    """``value`` in JSON's types: arrays as lists, nan and infinities as None, anything unknown by its text.
+
+    ``digits`` rounds floats to so many significant digits.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        value = float(value)
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, digits=digits) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist(), digits=digits)
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value), digits=digits)
+    if hasattr(value, "detach") and hasattr(value, "tolist"):  # a tensor
+        return plain(value.detach().tolist(), digits=digits)
+    if isinstance(value, Iterable):
+        return [plain(item, digits=digits) for item in value]
+    return str(value)
+
+
+def _unpacked(value: Any) -> Any:
+    """Plotly's packed arrays (``{"dtype", "bdata", "shape"}``) as nested lists, so that the JSON twin can be read."""
+    if isinstance(value, Mapping):
+        if "bdata" in value and "dtype" in value:
+            array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+            shape = value.get("shape")
+            if isinstance(shape, str):
+                shape = [int(size) for size in shape.split(",")]
+            return array.reshape(shape).tolist() if shape else array.tolist()
+        return {key: _unpacked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unpacked(item) for item in value]
+    if isinstance(value, str):
+        # Plotly reads a few tags in texts; a link is never ours, so one that a token brings stays text.
+        return value.replace("<a ", "&lt;a ")
+    return value
+
+
+def figure_json(figure: Any) -> dict[str, Any]:
+    """A plotly figure (or its dict) as ``{"data", "layout"}`` in plain JSON types, drawable without WebGL."""
+    spec = figure if isinstance(figure, Mapping) else figure.to_plotly_json()
+    if "data" not in spec:
+        raise InputError(f"a figure has 'data' and 'layout', got {sorted(spec)}")
+    spec = plain(_unpacked(spec), digits=DIGITS)
+    for trace in spec["data"]:
+        # WebGL traces compile code at run time, which the page's policy forbids; the plain ones look the same.
+        trace["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
+    return {"data": spec["data"], "layout": spec.get("layout", {})}
+
+
+def outcome(
+    name: str,
+    title: str,
+    *,
+    status: str = "done",
+    section: Section | None = None,
+    reason: str = "",
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """One section of a report: what a station found, or why there is nothing to show.
+
+    Raises
+    ------
+    InputError
+        The status is unknown, or a status other than "done" comes without its reason.
+    """
+    if status not in STATUSES:
+        raise InputError(f"unknown status {status!r}; expected one of {', '.join(STATUSES)}")
+    if (section is None) == (status == "done") or (status != "done" and not reason):
+        raise InputError(f"section {name!r}: 'done' comes with a section, every other status with a reason")
+    found = section or Section(name=name, title=title, summary="")
+    return {
+        "name": name,
+        "title": found.title or title,
+        "status": status,
+        "reason": reason,
+        "summary": found.summary,
+        "seconds": seconds,
+        "plates": [
+            {"title": plate.title, "caption": plate.caption, "figure": figure_json(plate.figure)}
+            for plate in found.plates
+        ],
+        "tables": [
+            {
+                "title": table.title,
+                "columns": list(table.columns),
+                "rows": plain(table.rows),
+                "caption": table.caption,
+            }
+            for table in found.tables
+        ],
+        "numbers": plain(found.numbers),
+        "caveats": list(found.caveats),
+    }
+
+
+def report(
+    title: str,
+    *,
+    sections: Sequence[Mapping[str, Any]],
+    subtitle: str = "",
+    facts: Sequence[tuple[str, Any]] = (),
+    notes: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A whole report. ``facts`` are shown at the top, ``notes`` are what a reader must know before the findings."""
+    return {
+        "schema": SCHEMA,
+        "title": title,
+        "subtitle": subtitle,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "facts": [[label, plain(value)] for label, value in facts],
+        "notes": list(notes),
+        "sections": [dict(section) for section in sections],
+        "provenance": plain({} if provenance is None else provenance),
+    }

@@ -1,0 +1,178 @@
+"""The nouns of the main job: what a station is given, and what it hands back.
+
+A *station* is one stop of ``interp analyze``: geometry, probe, SAE, circuit, or one that another package brings.
+It is an object registered under the entry-point group ``interp.stations``; the main job knows stations only
+through the :class:`Station` protocol below, so ``interp`` imports none of the packages above it.
+A station computes and returns a :class:`Section`; it writes no page and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from interp.errors import InputError, nearest
+
+__all__ = [
+    "GROUP",
+    "Broken",
+    "Estimate",
+    "Plate",
+    "Section",
+    "Station",
+    "Study",
+    "Table",
+    "select",
+    "stations",
+]
+
+GROUP = "interp.stations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
+    """What every station is given: one model, one set of tokens, and the activations harvested from them."""
+
+    model: Any
+    """The :class:`interp.models.Model` under study."""
+    tokens: Any
+    """:class:`interp.Tokens`; ids and mask ``[batch pos]``."""
+    store: Any = None
+    """The :class:`interp.ActivationStore` of the layer sites, or None where nothing could be harvested."""
+    seed: int = 0
+    out: Path
+    """A folder the station may write its own files into."""
+    progress: bool = False
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per-token integer labels by name, ``[batch pos]`` each, -100 where a token has none. May be empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plate:
+    """One figure of a section: a plotly figure (anything with ``to_plotly_json``), a title, a caption."""
+
+    title: str
+    figure: Any
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """One table of a section. Cells are str, int, float, bool or None; they are shown as data, never as markup."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Section:
+    """What a station hands back: a finding in one sentence, and the figures, tables and numbers behind it."""
+
+    name: str
+    title: str
+    summary: str
+    """One plain sentence with the finding."""
+    plates: tuple[Plate, ...] = ()
+    tables: tuple[Table, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able; every number with its n, convention and uncertainty beside it."""
+    caveats: tuple[str, ...] = ()
+    """What this section does not show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimate:
+    """The cost of a station before it runs."""
+
+    forward_passes: float = 0.0
+    """Forward passes of one sequence each (a backward pass counts as two)."""
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    """Peak memory above the model's own weights."""
+
+
+@runtime_checkable
+class Station(Protocol):
+    """One stop of the main job."""
+
+    name: str
+    title: str
+    order: int
+
+    def applies(self, study: Study) -> str | None:
+        """None when the station can run, else the reason why not (shown in the report)."""
+        ...
+
+    def estimate(self, study: Study) -> Estimate:
+        """What :meth:`run` will cost."""
+        ...
+
+    def run(self, study: Study) -> Section:
+        """Do the work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Broken:
+    """Stands in for a registered station that cannot be imported, so that the others go on without it."""
+
+    name: str
+    title: str
+    order: int = 1000
+    reason: str
+
+    def applies(self, study: Study) -> str | None:
+        """Always None: a broken station is a failure to show, not a method that does not apply."""
+        return None
+
+    def estimate(self, study: Study) -> Estimate:
+        """Nothing is spent on it."""
+        return Estimate()
+
+    def run(self, study: Study) -> Section:
+        """Raise :class:`InputError` with the reason."""
+        raise InputError(self.reason)
+
+
+def _load(entry: EntryPoint) -> Station:
+    try:
+        station = entry.load()
+    except Exception as error:  # noqa: BLE001  (a plug-in may raise anything on import; it becomes a failed section)
+        reason = f"station {entry.name!r} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        return Broken(name=entry.name, title=entry.name.capitalize(), reason=reason)
+    if not isinstance(station, Station):
+        reason = f"station {entry.name!r} ({entry.value}) lacks name, title, order, applies, estimate or run"
+        return Broken(name=entry.name, title=entry.name.capitalize(), reason=reason)
+    return station
+
+
+def stations() -> tuple[Station, ...]:
+    """Every registered station, in the order they run. One that cannot be imported comes back as :class:`Broken`."""
+    loaded = {entry.name: _load(entry) for entry in entry_points(group=GROUP)}
+    return tuple(sorted(loaded.values(), key=lambda station: (station.order, station.name)))
+
+
+def select(names: Sequence[str] | None, *, among: tuple[Station, ...] | None = None) -> tuple[Station, ...]:
+    """The stations called ``names`` (all when None), in running order.
+
+    Raises
+    ------
+    InputError
+        A name is not registered; the message says the nearest and all valid ones.
+    """
+    known = stations() if among is None else among
+    if names is None:
+        return known
+    valid = [station.name for station in known]
+    for name in names:
+        if name not in valid:
+            listed = ", ".join(valid) or "none registered"
+            raise InputError(f"no station called {name!r}{nearest(name, valid)} (stations: {listed})")
+    return tuple(station for station in known if station.name in names)

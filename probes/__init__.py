@@ -1,0 +1,18 @@
+"""Probes: what can be read linearly (or not) from a model's activations, with the controls that make it a finding.
+
+Every public name is imported on first use; the table says in which file each one lives.
+"""
+
+from interp.lazy import attach
+
+__distribution__ = "interp-toolkit"  # `interp doctor` tells by it whether another package of this name overwrote ours
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "LogisticProbe": "linear",
+        "SweepResult": "sweeping",
+        "control_labels": "controls",
+        "sweep": "sweeping",
+    },
+)

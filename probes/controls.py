@@ -1,0 +1,68 @@
+"""Controls: the splits, the control task and the baselines that make a probe's accuracy mean something."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from interp.errors import InputError
+
+__all__ = ["control_labels", "group_interval", "split_by_group"]
+
+
+def control_labels(labels: Int[np.ndarray, "sample"], types: Int[np.ndarray, "sample"], *, seed: int) -> Int[np.ndarray, "sample"]:
+    """Hewitt & Liang's control task: every word type gets one random label, the same wherever it occurs.
+
+    The random labels follow the distribution of ``labels``. A probe can only solve this by telling types apart and
+    remembering; accuracy on the task minus accuracy on this is its *selectivity*.
+
+    References
+    ----------
+    Hewitt & Liang 2019, section 2.
+    """
+    if len(labels) != len(types):
+        raise InputError(f"{len(labels)} labels were given for {len(types)} word types; one type a sample is needed")
+    _, which = np.unique(types, return_inverse=True)
+    drawn = np.random.default_rng(seed).choice(labels, size=int(which.max()) + 1)
+    return drawn[which]
+
+
+def split_by_group(groups: Int[np.ndarray, "sample"], *, test_fraction: float, seed: int) -> Bool[np.ndarray, "sample"]:
+    """Which samples are for testing: whole groups, drawn at random until ``test_fraction`` of the samples is reached.
+
+    Raises
+    ------
+    InputError
+        There is one group only: samples of one text are not independent, so it cannot be split.
+    """
+    names, which, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise InputError(f"all {len(groups)} samples belong to one group ({names[0] if len(names) else 'none'}); "
+                         "a split by group needs at least two (give more texts, or other groups)")
+    if not 0 < test_fraction < 1:
+        raise InputError(f"test_fraction = {test_fraction}; it lies between 0 and 1")
+    order = np.random.default_rng(seed).permutation(len(names))
+    before = np.cumsum(counts[order]) - counts[order]
+    chosen = order[before < test_fraction * len(groups)]
+    chosen = chosen[: len(names) - 1]  # something must remain to train on
+    return np.isin(which, chosen)
+
+
+def group_interval(correct: np.ndarray, counts: np.ndarray, *, level: float = 0.95, n_draws: int = 1000,
+                   seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error [site] and percentile interval [site, 2] of a pooled accuracy, resampling whole groups.
+
+    Parameters
+    ----------
+    correct
+        [site, group] how many tested samples of the group were right.
+    counts
+        [group] how many were tested.
+    """
+    rng = np.random.default_rng(seed)
+    n_groups = len(counts)
+    weights = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)
+    total = weights @ counts
+    drawn = (weights @ correct.T)[total > 0] / total[total > 0, None]
+    tail = (1 - level) / 2
+    return drawn.std(0), np.quantile(drawn, [tail, 1 - tail], axis=0).T

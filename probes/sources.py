@@ -1,0 +1,125 @@
+"""Where a sweep's samples come from: a model run on tokens, an activation store, or rows the caller already has.
+
+Each becomes the same thing, :class:`Samples`: rows by site, and one label, group and word type a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.sites import Site, SiteTable
+
+if TYPE_CHECKING:
+    from interp.tokens import Tokens
+
+__all__ = ["Column", "Samples", "read"]
+
+Column = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[int]
+"""One whole number a sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Samples:
+    """Rows by site name, and what is known about each row."""
+
+    rows: Callable[[str], np.ndarray]
+    """Site name -> [sample, d]."""
+    labels: np.ndarray
+    groups: np.ndarray
+    types: np.ndarray | None
+
+
+def read(source: Any, labels: Column, sites: Any, *, tokens: Tokens | None, groups: Any, types: Any) -> tuple[list[str], Samples]:
+    """The names of the sites that were asked for, and their samples; arguments as for :func:`probes.sweep`."""
+    if isinstance(source, Mapping):
+        return _from_mapping(source, labels, sites, groups=groups, types=types)
+    if hasattr(source, "capture"):
+        if tokens is None:
+            raise InputError("a model was given without tokens; say tokens=model.tokens([...])")
+        return _from_model(source, labels, sites, tokens=tokens, groups=groups, types=types)
+    if hasattr(source, "n_rows") and hasattr(source, "rows"):
+        return _from_store(source, labels, sites, groups=groups, types=types)
+    raise InputError(f"cannot sweep over a {type(source).__name__}; give a model, an ActivationStore or a mapping site -> rows")
+
+
+def _column(values: Column, n: int, what: str) -> np.ndarray:
+    column = np.asarray(torch.as_tensor(values).cpu() if isinstance(values, Tensor) else values).ravel()
+    if len(column) != n:
+        raise InputError(f"{what} has {len(column)} entries for {n} samples")
+    if column.dtype.kind not in "iub":
+        raise InputError(f"{what} must be whole numbers; got {column.dtype}")
+    return column.astype(np.int64)
+
+
+def _from_mapping(source: Mapping[Any, Any], labels: Column, sites: Any, *, groups: Any, types: Any) -> tuple[list[str], Samples]:
+    known = {str(site): x for site, x in source.items()}
+    asked = [str(s) for s in ([sites] if isinstance(sites, str | Site) else sites)]
+    names = [name for name in known if any(name == one or fnmatchcase(name, one) for one in asked)]
+    if not names:
+        raise InputError(f"none of {asked} is among the given sites: {list(known)}")
+    n = len(known[names[0]])
+    if groups is None:
+        raise InputError("groups is missing: say which text each row comes from, or groups='row' where rows are independent")
+    column = np.arange(n) if isinstance(groups, str) else _column(groups, n, "groups")
+    data = Samples(rows=lambda name: _matrix(known[name], name), labels=_column(labels, n, "labels"), groups=column,
+                 types=None if types is None else _column(types, n, "types"))
+    return names, data
+
+
+def _from_store(store: Any, labels: Column, sites: Any, *, groups: Any, types: Any) -> tuple[list[str], Samples]:
+    names, n = [str(s) for s in _store_sites(store, sites)], store.n_rows
+    doc, ids = (store.doc if groups is None else groups), (store.tokens if types is None else types)
+    everything = np.arange(n)
+    data = Samples(rows=lambda name: _matrix(store.rows(name, everything), name), labels=_column(labels, n, "labels"),
+                 groups=everything if isinstance(doc, str) else _column(doc, n, "groups"),
+                 types=None if ids is None else _column(ids, n, "types"))
+    return names, data
+
+
+def _store_sites(store: Any, sites: Any) -> list[Site]:
+    return list(SiteTable([Site.parse(s) for s in store.sites]).find(sites))
+
+
+def _from_model(model: Any, labels: Column, sites: Any, *, tokens: Tokens, groups: Any, types: Any) -> tuple[list[str], Samples]:
+    found = model.find(sites)
+    acts = model.capture(tokens, list(found), device="cpu", batch_size=32)
+    mask = tokens.mask.cpu()
+    flat = {str(site): acts.rows(site) for site in found}
+    n_tokens, n_texts = int(mask.sum()), len(tokens)
+    sizes = {name: len(x) for name, x in flat.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"sites with and without positions cannot be swept together: {sizes}")
+    by_text = set(sizes.values()) == {n_texts} and n_tokens != n_texts
+    label_grid = torch.as_tensor(np.asarray(labels)) if not isinstance(labels, Tensor) else labels.cpu()
+    if label_grid.shape == mask.shape and not by_text:
+        label_grid = label_grid[mask]
+    texts = torch.arange(n_texts) if by_text else torch.arange(n_texts)[:, None].expand_as(mask)[mask]
+    if types is None and not by_text:
+        types = tokens.ids.cpu()[mask]
+    n = sizes[str(found[0])]
+    own = texts if groups is None else groups
+    data = Samples(rows=lambda name: _matrix(flat[name], name), labels=_column(label_grid, n, "labels"),
+                 groups=np.arange(n) if isinstance(own, str) else _column(own, n, "groups"),
+                 types=None if types is None else _column(types, n, "types"))
+    return [str(site) for site in found], data
+
+
+def _matrix(x: Any, name: str) -> np.ndarray:
+    """Rows [sample, d] as a float array; trailing axes (heads) are laid side by side."""
+    rows = torch.as_tensor(x).detach().cpu()
+    if rows.ndim < 2:
+        raise InputError(f"{name} has shape {list(rows.shape)}; rows [sample, d] are needed")
+    rows = rows.flatten(1).float()
+    if not bool(torch.isfinite(rows).all()):
+        bad = torch.nonzero(~torch.isfinite(rows).all(1)).flatten()
+        raise InputError(f"{name} holds NaN or infinity in {len(bad)} rows, the first of them row {int(bad[0])}")
+    return rows.numpy()

@@ -1,0 +1,74 @@
+"""A tiny model, its texts, and stores made of them: what the tests of harvesting and of stores share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import interp
+from interp import ActivationStore
+from interp.models.base import Model
+
+N_IDS = 29
+
+
+class Tiny(nn.Module):
+    """Token ids [batch, pos] -> logits [batch, pos, 29]; every position sees those before it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.table = nn.Embedding(N_IDS, 6)
+        self.mix = nn.Linear(6, 10)
+        self.unembed = nn.Linear(10, N_IDS)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        seen = self.table(ids).cumsum(1)
+        return self.unembed(torch.tanh(self.mix(seen)))
+
+
+SITES = ("table", "mix")
+
+
+def tiny_model(seed: int = 0) -> Model:
+    """The tiny network behind the toolkit's interface."""
+    return interp.load(Tiny(seed))
+
+
+def id_texts(n: int, *, seed: int = 0, longest: int = 20) -> list[list[int]]:
+    """Token id lists of varied lengths, a few of them empty, a few longer than a window."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, longest, (n,), generator=generator).tolist()
+    return [torch.randint(0, N_IDS, (length,), generator=generator).tolist() for length in lengths]
+
+
+def tiny_harvest(out: Path, texts: Any = None, *, model: Model | None = None, **options: Any) -> ActivationStore:
+    """A store of a few small shards."""
+    texts = id_texts(60) if texts is None else texts
+    options = {"context": 16, "shard_rows": 64, "batch_size": 4} | options
+    return interp.harvest(model or tiny_model(), texts, SITES, out, **options)
+
+
+def oracle_rows(model: Model, texts: list[list[int]], *, context: int = 16) -> dict[str, Tensor]:
+    """The same rows, one window at a time, nothing batched, padded, sharded or stored."""
+    columns: dict[str, list[Tensor]] = {name: [] for name in (*SITES, "tokens", "doc", "pos")}
+    for doc, ids in enumerate(texts):
+        for start in range(0, len(ids), context):
+            window = torch.tensor(ids[start : start + context])
+            acts = model.capture(window[None], SITES)
+            for site in SITES:
+                columns[site].append(acts[site][0])
+            columns["tokens"].append(window)
+            columns["doc"].append(torch.full_like(window, doc))
+            columns["pos"].append(torch.arange(len(window)))
+    return {name: torch.cat(parts) for name, parts in columns.items()}
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder``, hidden and temporary ones too."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
