@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -147,7 +149,7 @@ class _Run:
         job = self.job
         self.log.write("start", model=job.model.name, source=job.material.source, seed=job.seed, key=self.key)
         for note in job.material.notes:
-            logger.warning("%s", note)
+            logger.log(logging.INFO if job.material.natural else logging.WARNING, "%s", note)
         interrupted = False
         station = None
         try:
@@ -165,8 +167,6 @@ class _Run:
         return Analysis(html=html, json=twin, sections=tuple(self.sections.values()), interrupted=interrupted)
 
     def _bars(self) -> bool:
-        import sys
-
         return sys.stderr.isatty() if self.progress is None else self.progress
 
     def _harvest(self) -> Any:
@@ -176,11 +176,13 @@ class _Run:
             return None
         logger.info("capturing %d sites of %s", len(self.job.sites), self.job.model.name)
         tokens = self.job.material.tokens
+        place = self.folder / "acts" / self.job.tokens_hash()[:16]
+        if not self.resume:
+            shutil.rmtree(place, ignore_errors=True)  # begun anew: also what an older version left there
         began = time.monotonic()
         store = harvest(
-            self.job.model, tokens, self.job.sites, self.folder / "acts" / self.job.tokens_hash()[:16],
-            context=tokens.ids.shape[1], progress=self._bars(),
-        )  # fmt: skip
+            self.job.model, tokens, self.job.sites, place, context=tokens.ids.shape[1], progress=self._bars()
+        )
         self.log.write("harvested", rows=store.n_rows, wall_seconds=round(time.monotonic() - began, 2))
         return store
 
@@ -248,18 +250,28 @@ class _Run:
         job = self.job
         model, material = job.model, job.material
         unfinished = [s["title"] for s in self.sections.values() if s["status"] in ("waiting", "interrupted")]
-        notes = list(material.notes)
+        warnings = [] if material.natural else list(material.notes)
         if unfinished:
-            notes.insert(0, f"This report is not complete: {', '.join(unfinished)} still to come.")
-        record = provenance(
-            model, texts_sha=material.sha256, seed=job.seed, command=self.command, source=material.source,
-            tokenizer_sha256=tokenizer_hash(model), config_sha256=self.key, sites=[str(site) for site in job.sites],
+            warnings.insert(0, f"This report is not complete: {', '.join(unfinished)} still to come.")
+        record = {"command": self.command, "source": material.source, "texts_sha256": material.sha256}
+        record |= provenance(
+            model,
+            seed=job.seed,
+            tokenizer_sha256=tokenizer_hash(model),
+            config_sha256=self.key,
+            sites=[str(site) for site in job.sites],
             wall_seconds=round(time.monotonic() - self.started, 1),
-        )  # fmt: skip
+        )
+        first = ("command", "source", "texts_sha256", "seed", "wall_seconds", "model")
         page = report(
-            model.name, subtitle=f"Studied on {material.source}.", facts=[*facts(job), *self.performance],
-            notes=notes, sections=list(self.sections.values()), provenance=record,
-        )  # fmt: skip
+            model.name,
+            subtitle=f"Studied on {material.source}.",
+            facts=[*facts(job), *self.performance],
+            warnings=warnings,
+            notes=material.notes if material.natural else (),
+            sections=list(self.sections.values()),
+            provenance={name: record[name] for name in (*first, *(n for n in record if n not in first))},
+        )
         return write(page, self.folder)
 
 

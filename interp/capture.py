@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +42,6 @@ class Keep:
     positions: Positions = None
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
-    detach: bool = True
 
 
 def edit_visits(model: Model, edits: Sequence[Edit], frame: Frame) -> list[Visit]:
@@ -69,8 +69,7 @@ def columns(positions: Positions, frame: Frame) -> Tensor | slice | None:
     if isinstance(positions, str):
         if positions != "last":
             raise InputError(f"positions={positions!r}; they are numbers, a slice, or 'last'")
-        assert frame.last is not None  # a frame with positions knows its rows' ends
-        return frame.last[:, None]
+        return torch.tensor([frame.pos - 1]) if frame.last is None else frame.last[:, None]
     index = torch.as_tensor(positions).flatten().long()
     if index.numel() == 0 or int(index.max()) >= frame.pos or int(index.min()) < -frame.pos:
         raise InputError(f"positions {index.tolist()}: the input has {frame.pos} positions, 0-{frame.pos - 1}")
@@ -100,36 +99,36 @@ class _Keeper:
         self.index = columns(keep.positions, frame)
 
     def visitor(self, site: Site) -> Visitor:
-        axis = 2 if site.axes is not None and "query" in site.axes else 1
+        axis = 2 if site.kind in ("attn_scores", "pattern") else 1
+        tensors, sink = self.tensors, self.sink
+        selecting = self.index is not None
 
         def visit(value: Tensor) -> None:
-            if site in self.tensors:
+            if site in tensors:
                 raise SiteError(
                     f"module {str(site)!r} runs more than once in a forward pass; name the call: '{site.path}#0', '{site.path}#1', ..."
                 )
             shown = value if site.head is None else value.select(site.head_axis, site.head)  # type: ignore[arg-type]
-            if self.frame.pos is not None and shown.ndim > axis:
+            if selecting and shown.ndim > axis:
                 shown = take(shown, self.index, axis - (site.head is not None and axis == 2))
             shown = self._kept(site, shown, value)
-            if self.sink is None:
-                self.tensors[site] = shown
+            if sink is None:
+                tensors[site] = shown
             else:
-                self.tensors[site] = shown[:0]
-                self.sink(site, shown)
+                tensors[site] = shown[:0]
+                sink(site, shown)
 
         visit.reads_only = True  # type: ignore[attr-defined]  # a remote backend may show it the tensor afterwards
         return visit
 
     def _kept(self, site: Site, shown: Tensor, value: Tensor) -> Tensor:
         keep = self.keep
-        if keep.detach:
-            shown = shown.detach()
-        dtype = keep.dtype if shown.is_floating_point() else None
-        kept = shown.to(device=keep.device, dtype=dtype) if dtype is not None or keep.device is not None else shown
-        if kept is shown and keep.detach:
+        kept = shown
+        if keep.device is not None or keep.dtype is not None:
+            kept = shown.to(device=keep.device, dtype=keep.dtype if shown.is_floating_point() else None)
+        if kept is shown:
             # a view into a bigger tensor would keep all of it alive
-            partial = shown.untyped_storage().nbytes() > 2 * shown.numel() * shown.element_size()
-            if partial or site in self.clone:
+            if site in self.clone or (shown._is_view() and shown.untyped_storage().nbytes() > 2 * shown.nbytes):
                 return shown.clone(memory_format=torch.contiguous_format)
             if not value.is_inference():
                 self.versions[site] = (value, value._version)
@@ -152,7 +151,7 @@ def capture_batch(
             model.run(inputs, frame, visits, wanted=sites)
             again = keeper.overwritten()
             if not again:
-                return {site: keeper.tensors[site] for site in sites}
+                return keeper.tensors if len(sites) == 1 else {site: keeper.tensors[site] for site in sites}
             # the model writes over these in place: learn it, keep copies from now on, and run again
             model.overwritten.update(again)
             if sink is not None:
@@ -179,16 +178,23 @@ def capture(
     return Activations(tensors=whole, mask=mask, positions=positions, provenance=provenance)
 
 
+@lru_cache(maxsize=64)
+def _constants(n: int) -> tuple[Tensor, Tensor]:
+    """0..n-1 and n times True, made once: captures of small networks are short."""
+    return torch.arange(n), torch.ones(n, dtype=torch.bool)
+
+
 def _where(frames: Sequence[Frame], positions: Positions) -> tuple[Tensor | None, Tensor | None]:
     """The mask and the columns of the kept positions, over all batches."""
-    if frames[0].pos is None or frames[0].mask is None:
+    if frames[0].pos is None:
         return None, None
     masks, places = [], []
     for frame in frames:
         index = columns(positions, frame)
-        assert frame.pos is not None and frame.mask is not None  # every batch of one input is alike
-        place = torch.arange(frame.pos, device=frame.mask.device).expand(frame.batch, -1)
-        masks.append(take(frame.mask, index, 1))
+        count, true = _constants(frame.pos or 0)
+        place = count.expand(frame.batch, -1)
+        mask = true.expand(frame.batch, -1) if frame.mask is None else frame.mask.cpu()
+        masks.append(take(mask, index, 1))
         places.append(take(place, index, 1))
     if len(masks) == 1:
         return masks[0], places[0]

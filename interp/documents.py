@@ -48,7 +48,7 @@ class Window:
 
 def source_name(texts: Any) -> str:
     """A name for the texts that does not depend on where they lie."""
-    return Path(texts).name if isinstance(texts, str | Path) else type(texts).__name__
+    return Path(texts).name if isinstance(texts, str | Path) else "an iterable"
 
 
 def documents(texts: Any, *, column: str = "text") -> Iterator[str | np.ndarray]:
@@ -160,7 +160,7 @@ class Corpus:
         while True:
             start = len(self._ahead)
             if not self._read_ahead(everyone=True):
-                raise InputError(f"there are no tokens in {self.source}: every document is empty")
+                raise InputError(f"there are no tokens in the texts ({self.source}): every one is empty")
             for _, _, ids in islice(self._ahead, start, None):
                 if ids is not None and len(ids):
                     return ids[: self.context]
@@ -185,7 +185,7 @@ class Corpus:
                     ) from None
             if self._hash.hexdigest() != shard.texts_sha256:
                 raise StoreError(
-                    f"the texts in {self.source} are not those of {shard.source} harvested into {where}: they differ "
+                    f"the texts of {self.source} are not those of {shard.source} harvested into {where}: they differ "
                     f"within the first {n_read} documents; give the same texts (or more of them), or another folder"
                 )
         if before and before[-1].window:

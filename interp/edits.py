@@ -30,8 +30,8 @@ Values = Activations | Mapping[Site, Tensor] | Tensor
 class Frame:
     """What part of the work a pass is: of the ``rows`` of the whole batch those from ``row``, the columns from ``offset``.
 
-    ``mask`` [batch, pos] of the columns of this pass, ``last`` [batch] the column of each row's last
-    real token; None for inputs without positions.
+    ``pos`` is None for inputs without positions. ``mask`` [batch, pos] of the columns of this pass, and
+    ``last`` [batch], the column of each row's last real token, are None where every token is real.
     """
 
     batch: int
@@ -133,7 +133,8 @@ def _columns(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Ten
     if isinstance(where, str):
         if where != "last":
             raise InputError(f"position {where!r}; it is a number, several, or 'last'")
-        assert frame.last is not None  # frames of token models know it
+        if frame.last is None:
+            return _spread(here == frame.pos - 1, value, (axis,))
         return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
     indices = _indices(where).to(value.device)
     if indices.numel() and frame.offset == 0:

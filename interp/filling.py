@@ -32,7 +32,7 @@ from interp.shards import COLUMNS, DTYPES, Layout, write_shard
 from interp.sites import Site
 from interp.tokens import Tokens
 
-__all__ = ["Filling"]
+__all__ = ["Filling", "seeded"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Filling:
         rows = sum(shard.rows for shard in before)
         if max_rows is not None:
             require_space(
-                self.folder, max(0, max_rows - rows) * self.layout.row_bytes, what=f"storing {max_rows} rows"
+                self.folder, max(0, max_rows - rows) * self.layout.row_bytes, what=f"storing up to {max_rows} rows"
             )
         self.log.write(
             "harvest", store=str(self.folder), rows=rows, part=list(self.part), source=corpus.source
@@ -92,7 +92,7 @@ class Filling:
             for number, (windows, cursor, digest) in stretches:
                 name = shard_name(number, self.part)
                 columns = self._columns(windows)
-                with _seeded(f"{self.seed} {name}", self.model.device):
+                with seeded(f"{self.seed} {name}", self.model.device):
                     for n in self._forward(windows, columns):
                         shown.update(n)
                         self.stop.check(
@@ -292,7 +292,7 @@ def _check_finite(columns: Mapping[str, Tensor], layout: Layout) -> None:
 
 
 @contextmanager
-def _seeded(seed: str, device: torch.device) -> Iterator[None]:
+def seeded(seed: str, device: torch.device) -> Iterator[None]:
     """Random numbers within depend on ``seed`` alone, and drawing them disturbs nobody outside."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(zlib.crc32(seed.encode()))

@@ -23,7 +23,7 @@ from torch import Tensor
 from interp.documents import Corpus
 from interp.errors import InputError, SiteError, StoreError
 from interp.files import ensure_folder, json_bytes, locked, sweep_temporaries, write_json_atomic
-from interp.filling import Filling
+from interp.filling import Filling, seeded
 from interp.manifest import SCHEMA, manifest_name, read_config, sealed
 from interp.models.base import Model
 from interp.progress import EventLog, stop_on_interrupt
@@ -289,7 +289,8 @@ def _probe(model: Model, settings: Settings, ids: np.ndarray) -> tuple[dict[str,
     ids = ids[:8]
     seen: dict[str, Tensor] = {}
     two = Tokens.full(torch.from_numpy(np.stack([ids, ids])))
-    model.capture(two, settings.sites, sink=lambda site, tensor: seen.__setitem__(str(site), tensor))
+    with seeded(f"{settings.seed} probe", model.device):
+        model.capture(two, settings.sites, sink=lambda site, tensor: seen.__setitem__(str(site), tensor))
     shapes, kinds = {}, {}
     for name in settings.sites:
         shape = tuple(seen[name].shape)

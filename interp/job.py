@@ -144,19 +144,15 @@ def performance(job: Job) -> list[tuple[str, Any]]:
         answers = job.material.labels["answer"]
         known = answers != -100
         right = job.model.logits(tokens, batch_size=256).argmax(-1).cpu()[known] == answers[known]
-        return [("Answers right", f"{right.double().mean():.2%} of {int(known.sum())}")]
-    if (
-        not job.material.natural
-        or job.model.tokenizer is None
-        or not job.model.anatomy
-        or not job.model.anatomy.causal
-    ):
+        return [(f"Answers right, n = {int(known.sum())}", f"{right.double().mean():.2%}")]
+    anatomy = job.model.anatomy
+    if not job.material.natural or job.model.tokenizer is None or anatomy is None or not anatomy.causal:
         return []
     few = tokens[:64]
     logits = job.model.logits(few, batch_size=16)[:, :-1].double().cpu()
     target, real = few.ids[:, 1:], few.mask[:, 1:] & few.mask[:, :-1]
     nats = torch.nn.functional.cross_entropy(logits[real], target[real], reduction="none")
-    return [("Next-token loss", f"{nats.mean():.3f} nats (n = {len(nats)})")] if len(nats) else []
+    return [(f"Next-token loss, n = {len(nats)}", f"{nats.mean():.3f} nats")] if len(nats) else []
 
 
 def tokenizer_hash(model: Any) -> str | None:

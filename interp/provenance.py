@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -23,6 +24,7 @@ def versions() -> dict[str, str | None]:
     return found | {name: _version(name) for name in PACKAGES}
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

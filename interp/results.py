@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ __all__ = ["SCHEMA", "Result"]
 
 SCHEMA = 1
 """Version of the file layout; a reader refuses a later one."""
+
+Kind = TypeVar("Kind", bound="Result")  # not Self: the type checker of the test run knows it only inside decorated classes
 
 _HEADER = "interp_result"
 _KINDS: dict[str, type[Result]] = {}
@@ -131,7 +133,7 @@ class Result:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[Kind], path: str | Path) -> Kind:
         """Read a result back; ``Result.load`` accepts any kind, a subclass only its own.
 
         Raises

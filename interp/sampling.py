@@ -79,10 +79,10 @@ def draw(study: Study, sites: Sequence[Site], *, n_rows: int, seed: int, where: 
     tokens = study.tokens
     allowed = tokens.mask.cpu().clone() if where is None else (tokens.mask & where.to(tokens.mask.device)).cpu()
     allowed[:, 0] &= ~_begins(study)
-    rows = _stored(study, sites, allowed, n_rows, seed) if study.store is not None else _captured(study, sites, allowed, n_rows, seed)
-    if not len(rows):
+    if not bool(allowed.any()) or n_rows < 1:
         raise InputError(f"no rows of {', '.join(map(str, sites))} are left to look at")
-    return rows
+    read = _captured if study.store is None else _stored
+    return read(study, sites, allowed, n_rows, seed)
 
 
 def _begins(study: Study) -> Bool[Tensor, "batch"]:

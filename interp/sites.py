@@ -219,7 +219,8 @@ class SiteTable(Sequence[Site]):
 
     def rank(self, site: Site) -> int:
         """Where the forward pass reaches ``site`` among this table's."""
-        return self._rank[site.whole]
+        found = self._rank.get(site)
+        return self._rank[site.whole] if found is None else found
 
     @cached_property
     def _names(self) -> dict[str, Site]:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
@@ -29,7 +30,8 @@ from interp.sites import Site
 
 __all__ = ["ActivationStore", "RowBatch", "open_store"]
 
-Rows = slice | Sequence[int] | Int[Tensor, "sample"]
+Rows = slice | Sequence[int] | np.ndarray | Tensor
+"""Which rows: a slice, or whole numbers [sample]; negative ones count from the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,7 +11,18 @@ from torch import Tensor
 
 from interp.errors import InputError
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "id_matrix"]
+
+
+def id_matrix(ids: Tensor) -> Int[Tensor, "batch pos"]:
+    """Token ids [batch, pos] from [batch, pos] or [pos]; InputError for anything that cannot be ids."""
+    if ids.ndim == 1:
+        ids = ids[None]
+    if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise InputError(f"token ids must be an integer tensor [batch, pos]; got {ids.dtype} {list(ids.shape)}")
+    if ids.numel() == 0:
+        raise InputError(f"there are no tokens: ids have shape {list(ids.shape)}")
+    return ids if ids.dtype == torch.int64 else ids.long()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,13 +56,7 @@ class Tokens:
     @classmethod
     def full(cls, ids: Tensor, *, show: Callable[[int], str] = str) -> Tokens:
         """Tokens from an id tensor [batch, pos] (or [pos]) without padding."""
-        if ids.ndim == 1:
-            ids = ids[None]
-        if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise InputError(f"token ids must be an integer tensor [batch, pos]; got {ids.dtype} {list(ids.shape)}")
-        if ids.numel() == 0:
-            raise InputError(f"there are no tokens: ids have shape {list(ids.shape)}")
-        ids = ids.long()
+        ids = id_matrix(ids)
         return cls(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), show=show)
 
     @property

@@ -1,7 +1,7 @@
 """Linear probes as scikit-learn estimators: they fit into Pipelines, GridSearchCV and ``cross_val_score``.
 
-``X`` and ``y`` carry no annotations: scikit-learn's own validation decides what they may be, and its messages are
-part of the contract that ``check_estimator`` tests.
+Parameters, ``X`` and ``y`` carry no annotations: scikit-learn's own validation decides at ``fit`` what they may be, and
+its messages are part of the contract that ``check_estimator`` tests.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         Whether the solver reached ``tol``.
     """
 
-    def __init__(self, C: float = 0.1, *, max_iter: int = 300, tol: float = 1e-4, standardize: bool = True,  # noqa: N803
-                 class_weight: str | None = None) -> None:
+    def __init__(self, C=0.1, *, max_iter=300, tol=1e-4, standardize=True, class_weight=None) -> None:  # noqa: N803
         self.C = C
         self.max_iter = max_iter
         self.tol = tol

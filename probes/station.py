@@ -122,7 +122,8 @@ def _finding(name: str, result: SweepResult) -> str:
     value, majority, best = np.asarray(result.value), float(np.mean(result.chance or 0.0)), _best(result)
     low, high = (result.interval[best] if result.interval is not None else (np.nan, np.nan))
     control = "" if result.control is None else f", {result.control[best]:.0%} on the control task"
-    verdict = "is read best" if low > max(majority, float(result.shuffled[best])) else "is not read above chance; the best is"
+    nothing = max(majority, float(result.shuffled[best]), 1 / len(result.classes))
+    verdict = "is read best" if low > nothing else "is not read above chance; the best is"
     return (
         f"{name.capitalize()} ({len(result.classes)} classes) {verdict} at {result.ticks[0][best]}: {value[best]:.0%} of held-out texts' tokens "
         f"right ({low:.0%}-{high:.0%}), against {majority:.0%} for the commonest class{control}; at the first site {value[0]:.0%}."

@@ -111,7 +111,7 @@ def evaluate(coder: Coder, data: Any, *, site: str | Site | None = None, referen
     )
 
 
-def match_dictionary(learned: Float[Tensor, "latent d"], truth: Float[Tensor, "feature d"], *, threshold: float = 0.9) -> Result:
+def match_dictionary(learned: Float[Tensor, "latent _"], truth: Float[Tensor, "feature _"], *, threshold: float = 0.9) -> Result:
     """How well a dictionary holds known directions: each true feature's best cosine among the learned ones.
 
     Returns
@@ -125,7 +125,8 @@ def match_dictionary(learned: Float[Tensor, "latent d"], truth: Float[Tensor, "f
     random = torch.randn(learned.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     best, chance = (_best_cosine(d.double(), truth.double()) for d in (learned.detach(), random))
     return Result(
-        name="MMCS", value=float(best.mean()), stderr=float(best.std() / len(best) ** 0.5), n=len(best), chance=float(chance.mean()),
+        name="MMCS", value=float(best.mean()), stderr=float(best.std() / len(best) ** 0.5) if len(best) > 1 else None,
+        n=len(best), chance=float(chance.mean()),
         convention="mean over true features of the largest cosine with a learned direction (signed)",
         provenance={"found": float((best > threshold).double().mean()), "threshold": threshold, "best": [float(b) for b in best]},
     )

@@ -61,11 +61,10 @@ def diagnose() -> dict[str, Any]:
     """Everything `interp doctor` finds, as JSON-able values; `problems` is empty when all is well."""
     dependencies = versions()
     claims = metadata.packages_distributions()
-    troubles = {name: package_problems(name, claims.get(name, [])) for name in PACKAGES}
     # A name that is not ours is not imported, not even through a plugin of ours.
-    loaded = plugins(untrusted=[name for name, found in troubles.items() if found])
+    loaded = plugins(untrusted=[name for name in PACKAGES if not _is_ours(Path(origin(name)))])
     problems = [f"{name}: {row['problem']}" for name, row in dependencies.items() if row["problem"]]
-    problems += [problem for found in troubles.values() for problem in found]
+    problems += [problem for name in PACKAGES for problem in package_problems(name, claims.get(name, []))]
     problems += changed_files()
     problems += [
         f"plugin {name} ({row['value']}): {row['problem']}" for name, row in loaded.items() if row["problem"]

@@ -102,13 +102,16 @@ def _summary(similarity: Result, effective: Sequence[Result]) -> str:
     low = np.unravel_index(np.nanargmin(np.where(np.isnan(value), np.inf, value)), value.shape)
     stderr = np.asarray(similarity.stderr)[low]
     ranks = _values(effective)
-    d = effective[-1].provenance["d"]
+    ends = [f"{ranks[i]:.1f} of {effective[i].provenance['d']} at {names[i]} (isotropic rows: {float(np.mean(effective[i].chance)):.1f})"
+            for i in (int(np.nanargmin(ranks)), int(np.nanargmax(ranks)))]
     return (
-        f"Neighbouring sites are alike to {np.nanmin(beside):.2f}-{np.nanmax(beside):.2f} (debiased linear CKA), the least alike pair, "
-        f"{names[low[0]]} and {names[low[1]]}, to {value[low]:.2f} ± {1.96 * stderr:.1g}; the effective rank runs from "
-        f"{np.nanmin(ranks):.1f} ({names[int(np.nanargmin(ranks))]}) to {np.nanmax(ranks):.1f} ({names[int(np.nanargmax(ranks))]}) "
-        f"of {d} dimensions, where isotropic rows would read {float(np.mean(effective[-1].chance)):.1f}."
+        f"The likeness (debiased linear CKA) of neighbouring sites runs from {_two(np.nanmin(beside))} to {_two(np.nanmax(beside))}; the least alike "
+        f"pair is {names[low[0]]} and {names[low[1]]}, with {_two(value[low])} ± {1.96 * stderr:.1g}; the effective rank runs from {ends[0]} to {ends[1]}."
     )
+
+
+def _two(value: float) -> str:
+    return f"{round(float(value), 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
 def _plates(similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: list[Result]) -> tuple[Plate, ...]:

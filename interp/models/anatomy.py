@@ -127,6 +127,8 @@ class Anatomy:
     unembed: str | None = None
     causal: bool = True
     family: str = "custom"
+    chained: bool = False
+    """Whether each block is handed the very tensor that the one before returned."""
     embed_scale: float = field(default=1.0)
     """What the embedding's output is multiplied with before it enters the stream (Gemma)."""
 

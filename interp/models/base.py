@@ -64,6 +64,7 @@ class Model(ABC):
         self.overwritten: set[Site] = set()
         """Sites whose tensors the model overwrites in place; captures keep copies of them."""
         self._widths: dict[Site, int] = {}
+        self._parameter = next(module.parameters(), torch.empty(0))
         self._fingerprint: str | None = None
 
     # -- what an adapter provides -----------------------------------------------------------------
@@ -116,7 +117,7 @@ class Model(ABC):
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the first parameter."""
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return self._parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -287,7 +288,7 @@ class Model(ABC):
 
     def sequence(self, visits: Sequence[Visit]) -> list[Visit]:
         """Visits in forward order, edits before captures where both meet."""
-        return sorted(visits, key=lambda visit: self.sites.rank(visit[0]))
+        return sorted(visits, key=lambda visit: self.sites.rank(visit[0])) if len(visits) > 1 else list(visits)
 
     def submodule(self, path: str) -> nn.Module:
         """A module by path; unknown ones are a ModelError with the nearest."""

@@ -75,6 +75,7 @@ def _gpt2(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         ln_final=Norm(path=_join(trunk, "ln_f")),
         unembed="lm_head" if "lm_head" in paths else None,
         family="gpt2",
+        chained=True,
     )
 
 
@@ -106,6 +107,7 @@ def _neox(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         ln_final=Norm(path=_join(trunk, "final_layer_norm")),
         unembed=unembed,
         family="gpt_neox",
+        chained=True,
     )
 
 
@@ -139,6 +141,7 @@ def _bert(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         unembed=next((name for name in heads if name in paths), None),
         causal=bool(getattr(config, "is_decoder", False)),
         family="bert",
+        chained=True,
     )
 
 
@@ -160,6 +163,7 @@ def _mamba(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         ln_final=Norm(path=_join(trunk, "norm_f"), kind="rms"),
         unembed="lm_head" if "lm_head" in paths else None,
         family="mamba",
+        chained=True,
     )
 
 
@@ -200,5 +204,6 @@ def _llama(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         ln_final=norm(_join(trunk, "norm")),
         unembed="lm_head" if "lm_head" in paths else None,
         family="llama",
+        chained=True,
         embed_scale=float(d) ** 0.5 if gemma else 1.0,
     )

@@ -72,8 +72,8 @@ def generate(
     model: Model, tokens: Any, *, max_new_tokens: int, edits: Sequence[Edit], sampling: Sampling, use_cache: bool
 ) -> Tokens:
     """See :meth:`interp.models.base.Model.generate`."""
-    prompt = tokens if isinstance(tokens, Tokens) else as_tokens(model, tokens)
-    check_ids(model, prompt)
+    prompt = as_tokens(model, tokens)
+    check_ids(model, prompt.ids)
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
     if not bool(prompt.mask[:, -1].all()):

@@ -23,7 +23,7 @@ from interp.errors import ModelError, nearest
 from interp.models.families import anatomy_of
 from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs
-from interp.models.running import ATTENTION, Tapped
+from interp.models.running import ATTENTION, Plan, Visitor
 from interp.models.taps import Tap
 from interp.sites import Site
 
@@ -43,49 +43,40 @@ class TransformersModel(HookedModel):
         super().__init__(module, name=name or _name(config), anatomy=anatomy_of(module, config), tokenizer=tokenizer)
         self.can_cache = bool(self.anatomy and self.anatomy.causal)
         self._takes = frozenset(inspect.signature(module.forward).parameters)
+        self._embed: Any = module.get_input_embeddings()  # type: ignore[operator]
+        self._n_ctx = context_length(config)
         self.inert.update(check_attention(module, self.taps))
 
     @property
     def n_ctx(self) -> int | None:
         """The longest sequence the position embedding allows; a rotary model's configured maximum."""
-        config: Any = self.module.config
-        for name in ("max_position_embeddings", "n_positions", "n_ctx"):
-            value = getattr(config, name, None)
-            if isinstance(value, int) and value > 0:
-                return value
-        return None
+        return self._n_ctx
 
     @property
     def d_vocab(self) -> int | None:
-        embed: Any = self.module.get_input_embeddings()  # type: ignore[operator]
-        return embed.num_embeddings if isinstance(embed, nn.Embedding) else None
+        return self._embed.num_embeddings if isinstance(self._embed, nn.Embedding) else None
 
     @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the embedding (a model may lie on several)."""
-        placed = getattr(self.module, "hf_device_map", None)
-        if not placed:
-            return super().device
-        embed: Any = self.module.get_input_embeddings()  # type: ignore[operator]
-        hook = getattr(embed, "_hf_hook", None)
+        hook = self._embed.__dict__.get("_hf_hook")  # put there by accelerate
         where = getattr(hook, "execution_device", None)
-        return torch.device(where) if where is not None else embed.weight.device
+        return self._embed.weight.device if where is None else torch.device(where)
 
     @property
     def has_logits(self) -> bool:
         """Whether the model has an output head."""
         return self.module.get_output_embeddings() is not None  # type: ignore[operator]
 
-    def _run_tapped(
-        self, inputs: Inputs, frame: Frame, tapped: Sequence[Tapped], wanted: Collection[Site] | None, cache: Any
+    def _run_plan(
+        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
     ) -> Any:
-        if not any(tap.interface for _, tap, _ in tapped):
-            return super()._run_tapped(inputs, frame, tapped, wanted, cache)
-        for site, tap, _ in tapped:
-            if tap.interface:
-                self.require_causal(site)
+        if not plan.inside:
+            return super()._run_plan(plan, visitors, inputs, frame, wanted, cache)
+        for site in plan.sites:
+            self.require_causal(site)
         with our_attention(self.module):
-            return super()._run_tapped(inputs, frame, tapped, wanted, cache)
+            return super()._run_plan(plan, visitors, inputs, frame, wanted, cache)
 
     def forward(self, inputs: Inputs, frame: Frame, cache: Any) -> Any:
         options: dict[str, Any] = {}
@@ -110,6 +101,15 @@ class TransformersModel(HookedModel):
                 raise ModelError(f"{self.name} returned no logits")
             return out[0]
         return logits
+
+
+def context_length(config: Any) -> int | None:
+    """The longest sequence a configuration allows, None where it sets no limit."""
+    for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
 
 
 def check_attention(module: nn.Module, taps: Mapping[Site, Tap]) -> dict[Site, str]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from interp.edits import Frame
-from interp.errors import ModelError, SiteError
+from interp.errors import ModelError
 from interp.models.anatomy import Anatomy
 from interp.models.base import Model
-from interp.models.inputs import Inputs
-from interp.models.running import Tapped, Visit, check_finite, evaluating, first_tensor, run_visited
+from interp.models.inputs import Inputs, explain_ids
+from interp.models.running import Plan, Visit, Visitor, check_finite, evaluating, first_tensor, plan_of, run_planned
 from interp.models.taps import Tap, taps_of
 from interp.sites import Site, SiteTable
 
-__all__ = ["HookedModel", "checked"]
+__all__ = ["HookedModel"]
 
 
 class HookedModel(Model):
@@ -33,6 +33,8 @@ class HookedModel(Model):
             anatomy = module.anatomy()  # type: ignore[operator]
         self.taps: dict[Site, Tap] = taps_of(anatomy, module) if anatomy else {}
         self._ran_once: set[Site] = set()
+        self._plans: dict[tuple[tuple[Site, ...], bool], Plan] = {}
+        self._modules = dict(module.named_modules(remove_duplicate=False))
         paths = list(_path_sites(module))
         listed = self.taps or {site: None for site in paths if site.kind == "module"}
         table = ModuleSiteTable(listed, paths=[s for s in paths if s not in listed], heads=_head_counts(anatomy))
@@ -48,6 +50,9 @@ class HookedModel(Model):
 
     def tap(self, site: Site) -> Tap:
         """Where ``site`` (of every head) is in the module tree."""
+        found = self.taps.get(site)
+        if found is not None:
+            return found
         if site.path is None:
             return self.taps[site.whole]
         path, call = _split_call(site.path)
@@ -56,23 +61,34 @@ class HookedModel(Model):
     def run(
         self, inputs: Inputs, frame: Frame, visits: Sequence[Visit], *, wanted: Collection[Site] | None, cache: Any = None
     ) -> Any:
-        tapped: list[Tapped] = [(site, self.tap(site), visitor) for site, visitor in self.sequence(visits)]
-        learning = {site for site in wanted or () if site.path is not None and site not in self._ran_once}
+        visits = self.sequence(visits)
+        learning = () if not wanted else {s for s in wanted if s.path is not None and s not in self._ran_once}
         if learning:  # only a whole pass can tell whether a module runs more than once
             wanted = None
+        looking = all(getattr(visitor, "reads_only", False) for _, visitor in visits)
+        plan = self._plan(tuple(site for site, _ in visits), looking)
         with evaluating(self.module):
-            out = self._run_tapped(inputs, frame, tapped, wanted, cache)
-        self._ran_once |= learning
+            try:
+                out = self._run_plan(plan, [visitor for _, visitor in visits], inputs, frame, wanted, cache)
+            except IndexError:
+                explain_ids(self, inputs.ids)
+                raise
+        self._ran_once.update(learning)
         return out
 
-    def _run_tapped(
-        self, inputs: Inputs, frame: Frame, tapped: Sequence[Tapped], wanted: Collection[Site] | None, cache: Any
-    ) -> Any:
-        def call() -> Any:
-            return self.forward(inputs, frame, cache)
+    def _plan(self, sites: tuple[Site, ...], looking: bool) -> Plan:
+        key = (sites, looking)
+        if key not in self._plans:
+            if len(self._plans) > 64:  # a sweep over single sites must not grow it for ever
+                self._plans.clear()
+            tapped = [(site, self.tap(site)) for site in sites]
+            self._plans[key] = plan_of(self._modules.__getitem__, tapped, looking=looking)
+        return self._plans[key]
 
-        visits = [(site, tap, checked(site, visitor, frame)) for site, tap, visitor in tapped]
-        return run_visited(self.module, call, visits, batch=frame.batch, wanted=wanted)
+    def _run_plan(
+        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
+    ) -> Any:
+        return run_planned(plan, lambda: self.forward(inputs, frame, cache), visitors, frame, wanted=wanted)
 
     def forward(self, inputs: Inputs, frame: Frame, cache: Any) -> Any:
         """The forward pass itself; returns the logits."""
@@ -133,20 +149,3 @@ def _head_counts(anatomy: Anatomy | None) -> dict[Site, int]:
             for kind in ("k", "rot_k", "v"):
                 counts[Site(kind=kind, layer=layer)] = block.attn.n_kv_heads
     return counts
-
-
-def checked(site: Site, visitor: Any, frame: Frame) -> Any:
-    """The visitor behind a check that a canonical site's tensor has the axes its name promises."""
-    axes = site.whole.axes
-    if axes is None:
-        return visitor
-
-    def visit(value: Tensor) -> Tensor | None:
-        if value.ndim != len(axes) or value.shape[0] != frame.batch or (axes[1] == "pos" and value.shape[1] != frame.pos):
-            raise SiteError(
-                f"{site} holds {list(value.shape)} {value.dtype}; its axes are {list(axes)} "
-                f"with batch {frame.batch} and pos {frame.pos}"
-            )
-        return visitor(value)
-
-    return visit

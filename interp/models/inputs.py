@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.edits import Frame
 from interp.errors import InputError
-from interp.tokens import Tokens
+from interp.tokens import Tokens, id_matrix
 
 if TYPE_CHECKING:
     from interp.models.base import Model
@@ -39,11 +39,13 @@ def frames_of(model: Model, tokens: Any, batch_size: int | None) -> Iterator[tup
         raise InputError(f"batch_size must be at least 1; got {batch_size}")
     if model.d_vocab is None and not isinstance(tokens, Tokens):
         return _module_frames(model, tokens, batch_size)
-    return _token_frames(model, tokens if isinstance(tokens, Tokens) else as_tokens(model, tokens), batch_size)
+    return _token_frames(model, tokens if isinstance(tokens, Tensor) else as_tokens(model, tokens), batch_size)
 
 
 def as_tokens(model: Model, tokens: Any) -> Tokens:
     """Tokens from ids, lists of ids, or texts."""
+    if isinstance(tokens, Tokens):
+        return tokens
     if isinstance(tokens, Tensor):
         return Tokens.full(tokens)
     if isinstance(tokens, str | list | tuple):
@@ -51,36 +53,55 @@ def as_tokens(model: Model, tokens: Any) -> Tokens:
     raise InputError(f"cannot read tokens from {type(tokens).__name__}; give Tokens, texts, or token ids [batch, pos]")
 
 
-def check_ids(model: Model, tokens: Tokens) -> None:
-    """Raise InputError for ids outside the vocabulary or a prompt longer than the context."""
-    ids = tokens.ids
+def check_ids(model: Model, ids: Tensor) -> None:
+    """Raise InputError for a prompt longer than the context or ids outside the vocabulary.
+
+    On the CPU the embedding itself refuses a foreign id, so there the vocabulary is looked at only
+    once that has happened (:func:`explain_ids`): three reductions are a tenth of a small network's pass.
+    """
+    n_ctx = model.n_ctx
     if ids.numel() == 0:
         raise InputError(f"there are no tokens: ids have shape {list(ids.shape)}")
-    vocab, n_ctx = model.d_vocab, model.n_ctx
-    if vocab is not None:
-        low, high = (int(x) for x in torch.aminmax(ids))
-        if low < 0 or high >= vocab:
-            row, column = (int(x) for x in ((ids < 0) | (ids >= vocab)).nonzero()[0])
-            raise InputError(
-                f"token id {int(ids[row, column])} at row {row}, position {column}: {model.name} has {vocab} token ids, "
-                f"0-{vocab - 1} (was the text split by another model's tokenizer?)"
-            )
     if n_ctx is not None and ids.shape[1] > n_ctx:
         raise InputError(f"the prompt has {ids.shape[1]} tokens; {model.name} takes at most {n_ctx} (truncate=True cuts texts)")
+    if ids.device.type != "cpu" or model.device.type != "cpu":
+        explain_ids(model, ids)
 
 
-def _token_frames(model: Model, tokens: Tokens, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
-    check_ids(model, tokens)
-    size = batch_size or len(tokens)
-    padded = not bool(tokens.mask.all())
-    for row in range(0, len(tokens), size):
-        part = tokens if size >= len(tokens) else tokens.select(slice(row, row + size))
-        part = part if part.ids.device == model.device else part.to(model.device)
-        pads = padded and not bool(part.mask.all())
-        inputs = Inputs((part.ids,), part.mask if pads else None, pads and not bool(part.mask[:, 0].all()))
-        width = part.ids.shape[1]
-        last = part.last if padded else torch.full((len(part),), width - 1, device=part.ids.device)
-        yield inputs, Frame(batch=len(part), pos=width, mask=part.mask, last=last, row=row, rows=len(tokens))
+def explain_ids(model: Model, ids: Tensor) -> None:
+    """Raise InputError naming the first id outside the vocabulary, if there is one."""
+    vocab = model.d_vocab
+    if vocab is None:
+        return
+    outside = (ids < 0) | (ids >= vocab)
+    if bool(outside.any()):
+        row, column = outside.nonzero()[0].tolist()
+        raise InputError(
+            f"token id {int(ids[row, column])} at row {row}, position {column}: {model.name} has {vocab} token ids, "
+            f"0-{vocab - 1} (was the text split by another model's tokenizer?)"
+        )
+
+
+def _token_frames(model: Model, tokens: Tokens | Tensor, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
+    if isinstance(tokens, Tensor):  # no padding: no mask is made, which counts on small networks
+        ids, mask = id_matrix(tokens), None
+    else:
+        ids, mask = tokens.ids, None if bool(tokens.mask.all()) else tokens.mask
+    check_ids(model, ids)
+    rows, width = ids.shape
+    size = batch_size or rows
+    device = model.device
+    for row in range(0, rows, size):
+        part = ids if size >= rows else ids[row : row + size]
+        part = part if part.device == device else part.to(device)
+        frame = Frame(batch=part.shape[0], pos=width, row=row, rows=rows)
+        inputs = Inputs((part,))
+        if mask is not None:
+            frame.mask = mask[row : row + size].to(device)
+            frame.last = Tokens(ids=part, mask=frame.mask).last
+            if not bool(frame.mask.all()):
+                inputs.padding, inputs.left_padded = frame.mask, not bool(frame.mask[:, 0].all())
+        yield inputs, frame
 
 
 def _module_frames(model: Model, value: Any, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
@@ -98,7 +119,4 @@ def _module_frames(model: Model, value: Any, batch_size: int | None) -> Iterator
         cut = tuple(
             a[row : row + size].to(model.device) if isinstance(a, Tensor) and a.ndim and a.shape[0] == rows else a for a in args
         )
-        batch = min(size, rows - row)
-        mask = None if pos is None else torch.ones(batch, pos, dtype=torch.bool, device=model.device)
-        last = None if pos is None else torch.full((batch,), pos - 1, device=model.device)
-        yield Inputs(cut), Frame(batch=batch, pos=pos, mask=mask, last=last, row=row, rows=rows)
+        yield Inputs(cut), Frame(batch=min(size, rows - row), pos=pos, row=row, rows=rows)

@@ -8,8 +8,8 @@ drop the batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,12 +17,19 @@ from torch import Tensor, nn
 from interp.edits import Frame
 from interp.errors import ModelError, SiteError
 from interp.models.families import anatomy_of
-from interp.models.hf import check_attention, our_attention
-from interp.models.hooked import HookedModel, checked
+from interp.models.hf import check_attention, context_length, our_attention
+from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs
-from interp.models.running import ATTENTION, Pass, Stages, Tapped, Visitor, first_tensor, with_first_tensor
+from interp.models.running import (
+    Pass,
+    Plan,
+    Visitor,
+    check_all_made,
+    first_tensor,
+    inside_attention,
+    with_first_tensor,
+)
 from interp.models.taps import Moment
-from interp.sites import Site
 
 __all__ = ["NNsightModel", "load"]
 
@@ -64,99 +71,64 @@ class NNsightModel(HookedModel):
 
     @property
     def n_ctx(self) -> int | None:
-        for key in ("max_position_embeddings", "n_positions", "n_ctx"):
-            value = getattr(self._config, key, None)
-            if isinstance(value, int) and value > 0:
-                return value
-        return super().n_ctx
+        return super().n_ctx if self._config is None else context_length(self._config)
 
-    def _run_tapped(
-        self, inputs: Inputs, frame: Frame, tapped: Sequence[Tapped], wanted: Collection[Site] | None, cache: Any
+    def _run_plan(
+        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
     ) -> Any:
         if cache is not None:
             raise ModelError("the nnsight backend continues no sequences with a cache: generate(..., use_cache=False)")
+        if any(place.numbered for place in plan.places):
+            raise SiteError("the nnsight backend does not tell single calls of a module apart")
         options: dict[str, Any] = {"use_cache": False} if self._config is not None else {}
         if inputs.padding is not None:
             options["attention_mask"] = inputs.padding.long()
             if inputs.left_padded:
                 options["position_ids"] = (inputs.padding.long().cumsum(-1) - 1).clamp(min=0)
         if self.remote:
-            options["remote"] = self.remote
-        if self.remote:
-            return self._run_remotely(inputs, frame, _grouped(tapped), wanted, options)
-        visitors: dict[Site, list[Visitor]] = {}
-        for site, _, visitor in tapped:
-            visitors.setdefault(site, []).append(checked(site, visitor, frame))
-        inside = [(site, tap, checked(site, visitor, frame)) for site, tap, visitor in tapped if tap.interface]
-        if wanted is not None and any(site.whole in {s.whole for s, _, _ in inside} for site in wanted):
-            wanted = None
-        outside = _grouped([visit for visit in tapped if not visit[1].interface])
-        with inside_attention(self.module, inside, frame.batch), self.traced.trace(*inputs.args, **options) as tracer:
-            _walk(self.traced, outside, visitors, frame.batch)
-            if wanted is not None:
-                tracer.stop()
-            else:
-                out = self.traced.output.save()
-        if wanted is not None:
-            return None
-        logits = getattr(out, "logits", None)
-        return first_tensor(out) if logits is None else logits
+            return self._run_remotely(plan, visitors, inputs, frame, wanted is None, {**options, "remote": self.remote})
+        state = Pass(visitors, frame, None)
+        whole = wanted is None or any(spot.site in wanted for place in plan.inside for spot in place.spots)
+        with ExitStack() as stack:
+            if plan.inside:
+                stack.enter_context(our_attention(self.module))
+                stack.enter_context(inside_attention(plan, state))
+            with self.traced.trace(*inputs.args, **options) as tracer:
+                _walk(self.traced, plan, state)
+                if whole:
+                    out = self.traced.output.save()
+                else:
+                    tracer.stop()
+        check_all_made(plan.sites, state.made)
+        return _logits(out) if whole else None
 
     def _run_remotely(
-        self, inputs: Inputs, frame: Frame, groups: Groups, wanted: Collection[Site] | None, options: dict[str, Any]
+        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, whole: bool, options: dict[str, Any]
     ) -> Any:
-        """Edits run where the model is; captures are brought back and shown to their visitors here."""
+        """Edits run where the model is; captured tensors are brought back and shown to their visitors here."""
         import nnsight
 
-        there, here = {}, {}
-        for _, visits in groups:
-            for site, _, visitor in visits:
-                (here if getattr(visitor, "reads_only", False) else there).setdefault(site, []).append(visitor)
-        whole = wanted is None
-        args, traced, batch, brought = inputs.args, self.traced, frame.batch, list(here)
+        reads = [index for index, visitor in enumerate(visitors) if getattr(visitor, "reads_only", False)]
+        there = [_bring if index in reads else visitor for index, visitor in enumerate(visitors)]
+        state, args, traced = Pass(there, frame, None), inputs.args, self.traced
         with traced.trace(*args, **options) as tracer:
-            values = nnsight.save(_walk(traced, groups, there, batch, brought))
+            values = nnsight.save(_walk(traced, plan, state, reads))
             if whole:
                 out = traced.output.save()
             else:
                 tracer.stop()
-        for site, visitors in here.items():
-            for visitor in visitors:
-                checked(site, visitor, frame)(values[str(site)])
-        if not whole:
-            return None
-        logits = getattr(out, "logits", None)
-        return first_tensor(out) if logits is None else logits
+        for index in reads:
+            visitors[index](values[index])
+        return _logits(out) if whole else None
 
 
-@contextmanager
-def inside_attention(module: nn.Module, inside: Sequence[Tapped], batch: int) -> Iterator[None]:
-    """For a local model: the same way into its attention functions that the transformers adapter takes."""
-    if not inside:
-        yield
-        return
-    state, stages = Pass(batch, None), {}
-    for visit in inside:
-        stages.setdefault(module.get_submodule(visit[1].path), Stages(state)).add(visit)
-    token = ATTENTION.set(stages)
-    try:
-        with our_attention(module):
-            yield
-    finally:
-        ATTENTION.reset(token)
+def _logits(out: Any) -> Any:
+    logits = getattr(out, "logits", None)
+    return first_tensor(out) if logits is None else logits
 
 
-Groups = list[tuple[tuple[str, str], list[Tapped]]]
-
-
-def _grouped(tapped: Sequence[Tapped]) -> Groups:
-    """Visits by place, in the order the pass reaches the places: a trace reads each module once, in order."""
-    places: dict[tuple[str, str], list[Tapped]] = {}
-    for visit in tapped:
-        if visit[1].call is not None:
-            raise SiteError(f"{visit[0]}: the nnsight backend does not tell single calls of a module apart")
-        places.setdefault((visit[1].path, visit[1].side), []).append(visit)
-    return list(places.items())
+def _bring(tensor: Tensor) -> None:
+    """Stands for a capture while the pass runs elsewhere."""
 
 
 def _envoy(traced: Any, path: str) -> Any:
@@ -167,39 +139,38 @@ def _envoy(traced: Any, path: str) -> Any:
     return traced
 
 
-def _walk(
-    traced: Any, groups: Groups, visitors: Mapping[Site, Sequence[Visitor]], batch: int, brought: Sequence[Site] = ()
-) -> dict[str, Tensor]:
-    """Inside a trace: show each place's tensor to its visitors and put back what they changed."""
-    bases: dict[str, Tensor] = {}
-    needed = {tap.base for _, visits in groups for _, tap, _ in visits if tap.base}
-    values: dict[str, Tensor] = {}
-    for (path, side), visits in groups:
-        for base in sorted(b for b in needed if b not in bases and (path == b or path.startswith(b + "."))):
-            bases[base] = _envoy(traced, base).input
-        envoy = _envoy(traced, path)
-        asked = side == "in" or any(tap.view.reads_input for _, tap, _ in visits)
+def _walk(traced: Any, plan: Plan, state: Pass, brought: Sequence[int] = ()) -> dict[int, Tensor]:
+    """Inside a trace: visit each place, in the order the pass reaches them; the tensors of ``brought`` visits.
+
+    A trace reads each value once and in order, so a block's input that is needed further down is read
+    when the first place inside the block comes up.
+    """
+    needed = {place.base for place in plan.places if place.base}
+    values: dict[int, Tensor] = {}
+    for place in plan.places:
+        if not place.spots:
+            continue
+        for base in sorted(b for b in needed if b not in state.bases and f"{place.path}.".startswith(b + ".")):
+            state.bases[base] = _envoy(traced, base).input
+        envoy = _envoy(traced, place.path)
+        asked = place.side == "in" or any(spot.tap.view.reads_input for spot in place.spots)
         entering = envoy.input if asked else None  # asking later than the output would be out of order
-        held = entering if side == "in" else envoy.output
+        held = entering if place.side == "in" else envoy.output
         tensor = first_tensor(held)
         if tensor is None:
-            raise SiteError(f"module {path!r} holds {type(held).__name__}, which has no tensor; ask for one inside it")
-        base = next((bases[tap.base] for _, tap, _ in visits if tap.base), None)
-        moment = Moment(envoy._module, entering, tensor, base, batch)
+            raise SiteError(f"module {place.path!r} holds {type(held).__name__}, which has no tensor; ask for one inside it")
+        base = state.bases.get(place.base) if place.base else None
+        moment = Moment(envoy._module, entering, tensor, base, state.frame.batch)
         new = tensor
-        for site, tap in {site: tap for site, tap, _ in visits}.items():
-            old = tap.view.read(new, moment)
-            if site in brought:
-                values[str(site)] = old
-            for visitor in visitors.get(site, ()):
-                changed = visitor(old)
-                if changed is not None and changed is not old:
-                    new = tap.view.write(new, old, changed, moment)
-                    old = changed
+        for spot in place.spots:
+            if spot.index in brought:
+                values[spot.index] = spot.tap.view.read(new, moment)
+            new = state.visit(new, [spot], moment)
+        if place.remember:
+            state.bases[place.path] = new
         if new is not tensor:
-            if side == "in":
+            if place.side == "in":
                 envoy.input = new
-                bases.update({path: new} if path in needed else {})
             else:
                 envoy.output = with_first_tensor(held, new)
     return values

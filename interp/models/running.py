@@ -6,84 +6,215 @@ after an exception. Nothing of the caller's module is wrapped, renamed or left c
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from interp.edits import Frame
 from interp.errors import CheckError, SiteError
-from interp.models.taps import Moment, Tap, Whole
-from interp.sites import Site
+from interp.models.taps import WHOLE, Moment, Tap
+from interp.sites import KINDS, Site
 
-__all__ = ["ATTENTION", "Stages", "Stop", "Visit", "Visitor", "check_finite", "evaluating", "first_tensor", "run_visited", "with_first_tensor"]
+__all__ = [
+    "ATTENTION",
+    "Pass",
+    "Plan",
+    "Stop",
+    "Visit",
+    "Visitor",
+    "check_all_made",
+    "check_finite",
+    "evaluating",
+    "first_tensor",
+    "inside_attention",
+    "plan_of",
+    "run_planned",
+    "with_first_tensor",
+    "wrong_axes",
+]
 
 Visitor = Callable[[Tensor], Tensor | None]
 """Is shown a site's tensor; returns what stands there from now on, or None to leave it."""
 
 Visit = tuple[Site, Visitor]
 
-Tapped = tuple[Site, Tap, Visitor]
-
-_WHOLE = Whole()
-
-
 class Stop(Exception):
     """Raised inside a hook once nothing further down the pass was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One visit's place in a plan: which visit it is, and the axes its tensor must have."""
+
+    index: int
+    site: Site
+    tap: Tap
+    n_axes: int | None
+    by_pos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One module and side, with the visits made there in order."""
+
+    module: nn.Module
+    path: str
+    side: str
+    spots: tuple[Spot, ...]
+    plain: bool
+    """Whether every visit there sees the module's tensor itself."""
+    numbered: bool
+    """Whether some visit is meant for one call of the module only."""
+    base: str | None
+    remember: bool
+    """Whether the module's input is needed by a visit further down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where a sequence of sites is visited; made once for each sequence that is asked for."""
+
+    sites: tuple[Site, ...]
+    places: tuple[Place, ...]
+    inside: tuple[Place, ...]
+    """The visits inside attention functions."""
+
+
+def plan_of(find: Callable[[str], nn.Module], tapped: Sequence[tuple[Site, Tap]], *, looking: bool = False) -> Plan:
+    """The plan for visiting sites in this order; ``find`` gives the module of a tap's path.
+
+    ``looking``: no visit changes anything, so each site may be seen wherever its tensor passes by.
+    """
+    groups: dict[tuple[str, str], list[Spot]] = {}
+    if looking:
+        tapped = [(site, tap.look or tap) for site, tap in tapped]
+    for index, (site, tap) in enumerate(tapped):
+        axes = KINDS[site.kind][1] if site.path is None else None
+        spot = Spot(index, site, tap, len(axes) if axes else None, axes is not None and axes[1] == "pos")
+        groups.setdefault((tap.path, tap.side), []).append(spot)
+    bases = {tap.base for _, tap in tapped if tap.base}
+    for base in bases:
+        groups.setdefault((base, "in"), [])
+    places = [
+        Place(
+            module=find(path), path=path, side=side, spots=tuple(spots),
+            plain=all(spot.tap.view is WHOLE for spot in spots),
+            numbered=any(spot.tap.call is not None for spot in spots),
+            base=next((spot.tap.base for spot in spots if spot.tap.base), None),
+            remember=side == "in" and path in bases,
+        )
+        for (path, side), spots in groups.items()
+    ]  # fmt: skip
+    return Plan(
+        tuple(site for site, _ in tapped),
+        tuple(place for place in places if place.side in ("in", "out")),
+        tuple(place for place in places if place.side not in ("in", "out")),
+    )
+
+
 class Pass:
-    """The state of one pass: how many captures are still to come, which visits have been made."""
+    """The state of one pass: the visitors, which captures are still to come, which visits have been made."""
 
-    __slots__ = ("bases", "batch", "calls", "left", "made", "owner")
+    __slots__ = ("bases", "calls", "frame", "lead", "left", "made", "owner", "visitors")
 
-    def __init__(self, batch: int, wanted: Collection[Site] | None) -> None:
-        self.batch = batch
+    def __init__(self, visitors: Sequence[Visitor], frame: Frame, wanted: Collection[Site] | None) -> None:
+        self.visitors = visitors
+        self.frame = frame
+        self.lead = (frame.batch, frame.pos)
         self.left = None if wanted is None else set(wanted)  # captures still to come; None: run to the end
         self.made: set[Site] = set()
         self.bases: dict[str, Tensor] = {}
         self.calls: dict[str, int] = {}
-        self.owner = threading.get_ident()
+        self.owner = get_ident()
 
-    def seen(self, site: Site) -> None:
-        self.made.add(site)
-        if self.left is not None:
-            self.left.discard(site)
+    def visit(self, tensor: Tensor, spots: Sequence[Spot], moment: Moment | None) -> Tensor:
+        """Show ``tensor`` to each visitor in turn; what stands there afterwards."""
+        for spot in spots:
+            view = spot.tap.view
+            whole = moment is None or view is WHOLE
+            value = tensor if whole else view.read(tensor, moment)  # type: ignore[arg-type]
+            if spot.n_axes is not None:
+                shape = value.shape
+                lead = self.lead if spot.by_pos else self.lead[:1]
+                if len(shape) != spot.n_axes or shape[: len(lead)] != lead:
+                    raise wrong_axes(spot.site, value, self.frame)
+            new = self.visitors[spot.index](value)
+            if new is not None:
+                tensor = new if whole else view.write(tensor, value, new, moment)  # type: ignore[arg-type]
+            self.made.add(spot.site)
+            if self.left is not None:
+                self.left.discard(spot.site)
+        return tensor
+
+    def due(self, place: Place) -> Sequence[Spot]:
+        """The visits meant for this call of a module that may run several times in one pass."""
+        key = f"{place.path}:{place.side}"
+        call = self.calls.get(key, 0)
+        self.calls[key] = call + 1
+        return [spot for spot in place.spots if spot.tap.call in (None, call)]
 
     def stop_if_done(self) -> None:
         if self.left is not None and not self.left:
             raise Stop
 
 
+def wrong_axes(site: Site, value: Tensor, frame: Frame) -> SiteError:
+    """The error for a tensor that has not the axes its site's name promises."""
+    return SiteError(
+        f"{site} holds {list(value.shape)} {value.dtype}; its axes are {list(KINDS[site.kind][1])} "
+        f"with batch {frame.batch} and pos {frame.pos}"
+    )
+
+
 class Stages:
     """The visits inside one attention function: which stages are asked for, and showing them."""
 
-    __slots__ = ("_state", "_visits")
+    __slots__ = ("_places", "_state")
 
     def __init__(self, state: Pass) -> None:
         self._state = state
-        self._visits: dict[str, list[Tapped]] = {}
+        self._places: dict[str, Place] = {}
 
-    def add(self, visit: Tapped) -> None:
-        self._visits.setdefault(visit[1].side, []).append(visit)
+    def add(self, place: Place) -> None:
+        self._places[place.side] = place
 
     def __contains__(self, side: str) -> bool:
-        return side in self._visits
+        return side in self._places
 
     def show(self, side: str, tensor: Tensor) -> Tensor:
         """Show ``tensor`` to the visitors of a stage; what stands there afterwards."""
-        if side not in self._visits:
+        place = self._places.get(side)
+        if place is None:
             return tensor
-        tensor = visit_tensor(tensor, self._visits[side], None, self._state)
+        tensor = self._state.visit(tensor, place.spots, None)
         self._state.stop_if_done()
         return tensor
 
 
 ATTENTION: ContextVar[Mapping[nn.Module, Stages] | None] = ContextVar("attention stages", default=None)
 """The visits inside attention functions of the pass under way, by attention module."""
+
+
+@contextmanager
+def inside_attention(plan: Plan, state: Pass) -> Iterator[None]:
+    """Let the attention functions of the pass under way find their visits."""
+    if not plan.inside:
+        yield
+        return
+    stages: dict[nn.Module, Stages] = {}
+    for place in plan.inside:
+        stages.setdefault(place.module, Stages(state)).add(place)
+    token = ATTENTION.set(stages)
+    try:
+        yield
+    finally:
+        ATTENTION.reset(token)
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -119,130 +250,92 @@ def _entering(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor | None]:
     return None, None
 
 
-def visit_tensor(tensor: Tensor, visits: Sequence[Tapped], moment: Moment | None, state: Pass) -> Tensor:
-    """Show ``tensor`` to each visitor in turn and return what stands there afterwards."""
-    for site, tap, visitor in visits:
-        if tap.view is _WHOLE or moment is None:
-            new = visitor(tensor)
-            if new is not None:
-                tensor = new
-        else:
-            old = tap.view.read(tensor, moment)
-            new = visitor(old)
-            if new is not None:
-                tensor = tap.view.write(tensor, old, new, moment)
-        state.seen(site)
-    return tensor
-
-
-def _due(visits: Sequence[Tapped], path: str, state: Pass) -> Sequence[Tapped]:
-    """The visits meant for this call of a module that may run several times in one pass."""
-    if all(tap.call is None for _, tap, _ in visits):
-        return visits
-    call = state.calls.get(path, 0)
-    state.calls[path] = call + 1
-    return [visit for visit in visits if visit[1].call in (None, call)]
-
-
-def _out_hook(path: str, visits: Sequence[Tapped], state: Pass) -> Callable:
-    plain = all(tap.view is _WHOLE for _, tap, _ in visits)
-    base = next((tap.base for _, tap, _ in visits if tap.base), None)
-
+def _out_hook(place: Place, state: Pass) -> Callable:
     def hook(module: nn.Module, args: tuple, out: Any) -> Any:
-        if threading.get_ident() != state.owner:
+        if get_ident() != state.owner:
             return None
         tensor = out if isinstance(out, Tensor) else first_tensor(out)
         if tensor is None:
-            raise SiteError(f"module {path!r} returns {type(out).__name__}, which holds no tensor; ask for one inside it")
+            raise SiteError(f"module {place.path!r} returns {type(out).__name__}, which holds no tensor; ask for one inside it")
         moment = None
-        if not plain:
-            moment = Moment(module, first_tensor(args), tensor, state.bases.get(base) if base else None, state.batch)
-        new = visit_tensor(tensor, _due(visits, path, state), moment, state)
-        state.stop_if_done()
+        if not place.plain:
+            base = state.bases.get(place.base) if place.base else None
+            moment = Moment(module, first_tensor(args), tensor, base, state.frame.batch)
+        new = state.visit(tensor, state.due(place) if place.numbered else place.spots, moment)
+        if state.left is not None and not state.left:
+            raise Stop
         return None if new is tensor else with_first_tensor(out, new)
 
     return hook
 
 
-def _in_hook(path: str, visits: Sequence[Tapped], state: Pass, remember: bool) -> Callable:
-    plain = all(tap.view is _WHOLE for _, tap, _ in visits)
-
+def _in_hook(place: Place, state: Pass) -> Callable:
     def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if threading.get_ident() != state.owner:
+        if get_ident() != state.owner:
             return None
-        place, tensor = _entering(args, kwargs)
+        where, tensor = _entering(args, kwargs)
         if tensor is None:
-            raise SiteError(f"module {path!r} takes no tensor; ask for another site")
-        moment = None if plain else Moment(module, tensor, None, None, state.batch)
-        new = visit_tensor(tensor, _due(visits, path + ":in", state), moment, state)
-        if remember:
-            state.bases[path] = new
+            raise SiteError(f"module {place.path!r} takes no tensor; ask for another site")
+        moment = None if place.plain else Moment(module, tensor, None, None, state.frame.batch)
+        new = state.visit(tensor, state.due(place) if place.numbered else place.spots, moment)
+        if place.remember:
+            state.bases[place.path] = new
         state.stop_if_done()
         if new is tensor:
             return None
-        if isinstance(place, int):
-            return (*args[:place], new, *args[place + 1 :]), kwargs
-        return args, {**kwargs, place: new}
+        if isinstance(where, int):
+            return (*args[:where], new, *args[where + 1 :]), kwargs
+        return args, {**kwargs, where: new}
 
     return hook
 
 
-def run_visited(
-    root: nn.Module, call: Callable[[], Any], visits: Sequence[Tapped], *, batch: int, wanted: Collection[Site] | None
+def run_planned(
+    plan: Plan, call: Callable[[], Any], visitors: Sequence[Visitor], frame: Frame, *, wanted: Collection[Site] | None
 ) -> Any:
     """Run ``call`` with the visitors in place; what it returns, or None if it was stopped.
 
     Parameters
     ----------
-    root, call
-        The module whose submodules the taps name, and the forward pass on it.
-    visits
-        Site, tap and visitor in forward order; visits to one place are made in the given order.
-    batch
-        Rows of the batch, for taps that show a tensor computed once for all rows.
+    plan
+        Where the visits are made; ``visitors[i]`` visits ``plan.sites[i]``.
+    call
+        The forward pass.
+    frame
+        The batch under way.
     wanted
         Stop once all these sites have been visited; None runs to the end.
 
     Raises
     ------
     SiteError
-        If the pass ran to its end without reaching a visited site: an edit there would have done nothing.
+        If the pass ran to its end without reaching a visited site (an edit there would have done nothing),
+        or a site's tensor has other axes than its name promises.
     """
-    state = Pass(batch, wanted)
-    places: dict[tuple[str, str], list[Tapped]] = {}
-    inside: dict[nn.Module, Stages] = {}
-    for visit in visits:
-        tap = visit[1]
-        if tap.interface:
-            inside.setdefault(root.get_submodule(tap.path), Stages(state)).add(visit)
-        else:
-            places.setdefault((tap.path, tap.side), []).append(visit)
-    bases = {tap.base for _, tap, _ in visits if tap.base}  # whose inputs must be remembered
-    for path in bases:
-        places.setdefault((path, "in"), [])
+    state = Pass(visitors, frame, wanted)
     handles = []
-    token = ATTENTION.set(inside) if inside else None
     try:
-        for (path, side), group in places.items():
-            module = root.get_submodule(path) if path else root
-            if side == "in":
-                hook = _in_hook(path, group, state, path in bases)
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        for place in plan.places:
+            if place.side == "in":
+                handles.append(place.module.register_forward_pre_hook(_in_hook(place, state), with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(_out_hook(path, group, state)))
-        try:
+                handles.append(place.module.register_forward_hook(_out_hook(place, state)))
+        with inside_attention(plan, state):
             out = call()
-        except Stop:
-            return None
+    except Stop:
+        return None
     finally:
         for handle in handles:
             handle.remove()
-        if token is not None:
-            ATTENTION.reset(token)
-    missed = [str(site) for site, _, _ in visits if site not in state.made]
+    check_all_made(plan.sites, state.made)
+    return out
+
+
+def check_all_made(sites: Sequence[Site], made: Collection[Site]) -> None:
+    """SiteError naming the sites that a whole pass never reached."""
+    missed = [str(site) for site in sites if site not in made]
     if missed:
         raise SiteError(f"the forward pass never reached {', '.join(missed[:4])}: nothing was captured or edited there")
-    return out
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from interp.models.anatomy import (
 )
 from interp.sites import Site
 
-__all__ = ["Moment", "Tap", "View", "Whole", "taps_of"]
+__all__ = ["WHOLE", "Moment", "Tap", "View", "Whole", "taps_of"]
 
 
 @dataclass(slots=True)
@@ -63,6 +63,9 @@ class Whole:
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
         return new
+
+
+WHOLE = Whole()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +205,16 @@ class Tap:
     """Where a site is: a module and its side, or a stage inside its attention function.
 
     ``base``: the module whose input must be remembered for the view (the block, for ``resid_mid``).
-    ``call``: which call of the module in one pass is meant; None for every call.
+    ``call``: which call of the module in one pass is meant; None for every call. ``look``: a tap where the
+    very same tensor passes by, enough (and cheaper) for a visit that changes nothing.
     """
 
     path: str
     side: Literal["in", "out", "rot_q", "rot_k", "attn_scores", "pattern"] = "out"
-    view: View = Whole()
+    view: View = WHOLE
     base: str | None = None
     call: int | None = None
+    look: Tap | None = None
 
     @property
     def interface(self) -> bool:
@@ -256,14 +261,16 @@ def _attention_taps(layer: int, block: Block, attn: Attention, root: nn.Module) 
     if block.resid_mid:
         yield site("resid_mid"), Tap(block.resid_mid)
     elif not block.parallel and block.mlp is not None:
-        yield site("resid_mid"), Tap(write, view=OnBase(), base=block.path)
+        look = Tap(block.ln2.path, "in") if block.ln2 else None
+        yield site("resid_mid"), Tap(write, view=OnBase(), base=block.path, look=look)
 
 
-def _block_taps(layer: int, block: Block, root: nn.Module) -> Iterator[tuple[Site, Tap]]:
+def _block_taps(layer: int, block: Block, root: nn.Module, chained_to: str | None) -> Iterator[tuple[Site, Tap]]:
     def site(kind: str) -> Site:
         return Site(kind=kind, layer=layer)
 
-    yield site("resid_pre"), Tap(block.path, "in")
+    look = Tap(chained_to) if chained_to else None
+    yield site("resid_pre"), Tap(block.path, "in", look=look)
     before = block.placement != "post"
     if block.ln1 and before:
         yield from _norm_taps("ln1", layer, block.ln1)
@@ -299,7 +306,8 @@ def taps_of(anatomy: Anatomy, root: nn.Module) -> dict[Site, Tap]:
     if anatomy.pos_embed:
         table[Site(kind="pos_embed")] = Tap(anatomy.pos_embed, view=Broadcast())
     for layer, block in enumerate(anatomy.blocks):
-        table.update(_block_taps(layer, block, root))
+        before = anatomy.blocks[layer - 1].path if anatomy.chained and layer else None
+        table.update(_block_taps(layer, block, root, before))
     if anatomy.ln_final:
         table.update(_norm_taps("ln_final", None, anatomy.ln_final))
     if anatomy.unembed:

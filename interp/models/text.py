@@ -16,7 +16,7 @@ __all__ = ["texts_to_tokens"]
 
 def texts_to_tokens(model: Model, texts: Any, *, prepend_bos: bool | None, truncate: bool, padding_side: str) -> Tokens:
     """See :meth:`interp.models.base.Model.tokens`."""
-    from interp.models.inputs import check_ids
+    from interp.models.inputs import check_ids, explain_ids
 
     items = [texts] if isinstance(texts, str) else list(texts)
     if items and all(isinstance(item, int) for item in items):
@@ -31,7 +31,8 @@ def texts_to_tokens(model: Model, texts: Any, *, prepend_bos: bool | None, trunc
         sequences = [s[: model.n_ctx] for s in sequences]
     pad = getattr(model.tokenizer, "pad_token_id", None) or 0
     tokens = Tokens.of(sequences, pad=pad, side=padding_side, show=_shower(model))
-    check_ids(model, tokens)
+    check_ids(model, tokens.ids)
+    explain_ids(model, tokens.ids)
     return tokens
 
 

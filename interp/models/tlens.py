@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from interp.edits import Frame, edit
-from interp.errors import ModelError, SiteError
+from interp.errors import ModelError
 from interp.models.base import Model
-from interp.models.hooked import checked
-from interp.models.inputs import Inputs
-from interp.models.running import Stop, Visit, check_finite, evaluating
+from interp.models.inputs import Inputs, explain_ids
+from interp.models.running import Stop, Visit, check_all_made, check_finite, evaluating, wrong_axes
 from interp.sites import KINDS, Site, SiteTable
 
 __all__ = ["BridgeModel", "load"]
@@ -175,7 +174,11 @@ class BridgeModel(Model):
         made: set[Site] = set()
 
         def hooked(site: Site, visitor: Any, last: bool) -> Callable:
+            axes = KINDS[site.kind][1] if site.path is None else None
+
             def hook(tensor: Tensor, hook: Any) -> Tensor | None:
+                if axes and (tensor.ndim != len(axes) or tensor.shape[0] != frame.batch):
+                    raise wrong_axes(site, tensor, frame)
                 new = visitor(tensor)
                 made.add(site)
                 if left is not None and last:
@@ -189,16 +192,14 @@ class BridgeModel(Model):
         ordered = self.sequence(visits)
         last = {site.whole: rank for rank, (site, _) in enumerate(ordered)}
         points = [
-            (self._hooks[site.whole], hooked(site, checked(site, visitor, frame), last[site.whole] == rank))
+            (self._hooks[site.whole], hooked(site, visitor, last[site.whole] == rank))
             for rank, (site, visitor) in enumerate(ordered)
         ]
         try:
             out = self._run_hooked(inputs, points)
         except Stop:
             return None
-        missed = [str(site) for site, _ in ordered if site not in made]
-        if missed:
-            raise SiteError(f"the forward pass never reached {', '.join(missed[:4])}: nothing was captured or edited there")
+        check_all_made([site for site, _ in ordered], made)
         return out
 
     def _run_hooked(self, inputs: Inputs, points: Sequence[tuple[Any, Callable]]) -> Any:
@@ -209,6 +210,9 @@ class BridgeModel(Model):
                 for point, hook in points:
                     handles.append((point, point.add_hook(hook)))
                 return self.bridge(inputs.ids, **options)
+            except IndexError:
+                explain_ids(self, inputs.ids)
+                raise
             finally:
                 for point, handle in handles:
                     handle.hook.remove()

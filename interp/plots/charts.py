@@ -13,15 +13,17 @@ from interp.plots.theme import DIVERGING, GREY, PALETTE, SEQUENTIAL, band, short
 
 __all__ = ["Series", "bars", "heatmap", "lines"]
 
+Numbers = Sequence[float | int] | np.ndarray
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Series:
     """One curve: its values, and the ends of its band where it has one."""
 
     name: str
-    y: Sequence[float] | np.ndarray
-    low: Sequence[float] | np.ndarray | None = None
-    high: Sequence[float] | np.ndarray | None = None
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
     baseline: bool = False
     """Drawn grey and dashed: a control or a chance level."""
 
@@ -53,7 +55,7 @@ def heatmap(z: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
 
 
-def lines(x: Sequence[str] | Sequence[float] | np.ndarray, series: Sequence[Series], *, title: str = "", x_title: str = "",
+def lines(x: Sequence[str] | Numbers, series: Sequence[Series], *, title: str = "", x_title: str = "",
           y_title: str = "", y_span: tuple[float, float] | None = None) -> go.Figure:
     """Curves over the same ``x`` (numbers, or names such as sites), each with its band."""
     named = len(x) > 0 and isinstance(x[0], str)
@@ -77,8 +79,8 @@ def lines(x: Sequence[str] | Sequence[float] | np.ndarray, series: Sequence[Seri
     return figure.update_yaxes(range=list(y_span)) if y_span is not None else figure
 
 
-def bars(labels: Sequence[str], values: Sequence[float] | np.ndarray, *, low: Sequence[float] | np.ndarray | None = None,
-         high: Sequence[float] | np.ndarray | None = None, baseline: float | None = None, baseline_name: str = "chance",
+def bars(labels: Sequence[str], values: Numbers, *, low: Numbers | None = None,
+         high: Numbers | None = None, baseline: float | None = None, baseline_name: str = "chance",
          title: str = "", x_title: str = "", y_title: str = "") -> go.Figure:
     """One bar a label, with whiskers from ``low`` to ``high`` and a dashed line at ``baseline``."""
     values = np.asarray(values, dtype=float)

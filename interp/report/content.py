@@ -1,6 +1,6 @@
 """What a report holds, as plain JSON-able values: the page is drawn from nothing else.
 
-A report is a dict: ``schema``, ``title``, ``subtitle``, ``created``, ``facts`` (label, value), ``notes``,
+A report is a dict: ``schema``, ``title``, ``subtitle``, ``created``, ``facts`` (label, value), ``warnings``, ``notes``,
 ``sections``, ``provenance``. A section is what :func:`outcome` returns: ``name``, ``title``, ``status``, ``reason``,
 ``summary``, ``seconds``, ``plates``, ``tables``, ``numbers``, ``caveats``. Numbers that JSON cannot hold (nan,
 infinities) become None. Read next: ``page.py``.
@@ -88,7 +88,16 @@ def figure_json(figure: Any) -> dict[str, Any]:
     for trace in spec["data"]:
         # WebGL traces compile code at run time, which the page's policy forbids; the plain ones look the same.
         trace["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
-    return {"data": spec["data"], "layout": spec.get("layout", {})}
+    layout = {"height": _height(spec["data"]), **spec.get("layout", {})}
+    return {"data": spec["data"], "layout": layout}
+
+
+def _height(traces: Sequence[Mapping[str, Any]]) -> int:
+    """Pixels: a heatmap grows with its rows, so that cells stay cells."""
+    if traces and traces[0]["type"] == "heatmap":
+        n_rows = len(traces[0].get("z") or ())
+        return min(680, 120 + max(40, min(90, 260 // max(1, n_rows))) * n_rows)
+    return 380
 
 
 def outcome(
@@ -143,16 +152,18 @@ def report(
     sections: Sequence[Mapping[str, Any]],
     subtitle: str = "",
     facts: Sequence[tuple[str, Any]] = (),
+    warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A whole report. ``facts`` are shown at the top, ``notes`` are what a reader must know before the findings."""
+    """A whole report. ``facts`` are shown at the top, ``warnings`` and ``notes`` stand before the findings."""
     return {
         "schema": SCHEMA,
         "title": title,
         "subtitle": subtitle,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "facts": [[label, plain(value)] for label, value in facts],
+        "warnings": list(warnings),
         "notes": list(notes),
         "sections": [dict(section) for section in sections],
         "provenance": plain({} if provenance is None else provenance),

@@ -48,7 +48,10 @@
       hoverlabel: { bgcolor: variable("--raised"), bordercolor: line, font: { color: ink, family: variable("--mono"), size: 12 } },
       xaxis: {}, yaxis: {}, coloraxis: { colorbar: bar }, autosize: true,
     });
-    for (const key of Object.keys(layout)) if (/^[xy]axis[0-9]*$/.test(key)) layout[key] = merge(layout[key], axis);
+    for (const key of Object.keys(layout)) {
+      if (!/^[xy]axis[0-9]*$/.test(key)) continue;
+      layout[key] = merge(layout[key], layout[key].type === "category" ? { ...axis, showgrid: false } : axis);
+    }
     for (const note of layout.annotations || []) note.font = { ...text, ...(note.font || {}), color: soft };
     for (const trace of figure.data) {
       if (trace.fill && !trace.mode) trace.mode = "lines"; // a band has no points of its own

@@ -48,6 +48,13 @@ def _number(value: Any) -> str:
     return str(value)
 
 
+def _exact(value: Any) -> str:
+    """A recorded value to be copied as it is."""
+    if isinstance(value, list):
+        return ", ".join(_exact(item) for item in value)
+    return "\N{EN DASH}" if value is None else str(value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -88,7 +95,7 @@ def render(report: Mapping[str, Any], *, twin: str = "") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, flat=_flat, duration=_duration, json=script_json)
+    environment.filters.update(number=_number, exact=_exact, flat=_flat, duration=_duration, json=script_json)
     environment.tests["numeric"] = _is_number
     folder = resources.files("interp.report")
     script = (folder / "page.js").read_text("utf-8")

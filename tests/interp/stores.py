@@ -18,11 +18,11 @@ N_IDS = 29
 class Tiny(nn.Module):
     """Token ids [batch, pos] -> logits [batch, pos, 29]; every position sees those before it."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, d_hidden: int = 10) -> None:
         super().__init__()
         self.table = nn.Embedding(N_IDS, 6)
-        self.mix = nn.Linear(6, 10)
-        self.unembed = nn.Linear(10, N_IDS)
+        self.mix = nn.Linear(6, d_hidden)
+        self.unembed = nn.Linear(d_hidden, N_IDS)
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator)
@@ -35,9 +35,9 @@ class Tiny(nn.Module):
 SITES = ("table", "mix")
 
 
-def tiny_model(seed: int = 0) -> Model:
+def tiny_model(seed: int = 0, *, d_hidden: int = 10) -> Model:
     """The tiny network behind the toolkit's interface."""
-    return interp.load(Tiny(seed))
+    return interp.load(Tiny(seed, d_hidden=d_hidden))
 
 
 def id_texts(n: int, *, seed: int = 0, longest: int = 20) -> list[list[int]]:
@@ -47,7 +47,9 @@ def id_texts(n: int, *, seed: int = 0, longest: int = 20) -> list[list[int]]:
     return [torch.randint(0, N_IDS, (length,), generator=generator).tolist() for length in lengths]
 
 
-def tiny_harvest(out: Path, texts: Any = None, *, model: Model | None = None, **options: Any) -> ActivationStore:
+def tiny_harvest(
+    out: Path, texts: Any = None, *, model: Model | None = None, **options: Any
+) -> ActivationStore:
     """A store of a few small shards."""
     texts = id_texts(60) if texts is None else texts
     options = {"context": 16, "shard_rows": 64, "batch_size": 4} | options

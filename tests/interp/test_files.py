@@ -89,7 +89,9 @@ def test_a_full_disk_is_told_without_a_real_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_space_is_asked_for_with_both_figures(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"not enough disk space at .*: the harvest needs 1000\.0 TB, .* are free"):
+    with pytest.raises(
+        StoreError, match=r"not enough disk space at .*: the harvest needs 1000\.0 TB, .* are free"
+    ):
         files.require_space(tmp_path / "not" / "yet", 10**15, what="the harvest")
     files.require_space(tmp_path, 1)
 
@@ -112,7 +114,9 @@ def test_a_folder_under_a_file_is_an_input_error(tmp_path: Path) -> None:
         files.ensure_folder(tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "é", "a" * 200, "/etc/passwd", "a b"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "é", "a" * 200, "/etc/passwd", "a b"]
+)
 def test_a_name_that_could_leave_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="unsafe file name"):
         files.inside(tmp_path, name)
@@ -132,9 +136,14 @@ def test_json_is_canonical_and_refuses_nan(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@given(records=st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)), max_size=4), cut=st.integers(0))
+@given(
+    records=st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)), max_size=4),
+    cut=st.integers(0),
+)
 @settings(max_examples=60, deadline=None)
-def test_any_cut_of_a_log_gives_its_whole_lines_and_reports_the_rest(tmp_path_factory, records: list[dict], cut: int) -> None:
+def test_any_cut_of_a_log_gives_its_whole_lines_and_reports_the_rest(
+    tmp_path_factory, records: list[dict], cut: int
+) -> None:
     lines = JsonLines(tmp_path_factory.mktemp("log") / "a.jsonl", sync=False)
     lines.path.touch()
     for record in records:
@@ -159,7 +168,11 @@ def test_a_finished_line_that_is_no_object_is_damage_with_its_number(tmp_path: P
 
 def test_a_lock_keeps_another_process_out_and_dies_with_its_holder(tmp_path: Path) -> None:
     lock = tmp_path / "manifest"
-    with files.locked(lock, create=True), pytest.raises(StoreError, match="in use by another process"), files.locked(lock):
+    with (
+        files.locked(lock, create=True),
+        pytest.raises(StoreError, match="in use by another process"),
+        files.locked(lock),
+    ):
         pass
     with files.locked(lock):
         pass
@@ -213,8 +226,14 @@ def test_outside_the_main_thread_interrupts_are_left_alone() -> None:
 
 def test_provenance_is_json_without_time_user_or_path() -> None:
     record = provenance(seed=3, texts_sha="ab", command=["interp", "analyze"], note="x")
-    assert json.loads(json.dumps(record)) == record == provenance(seed=3, texts_sha="ab", command=["interp", "analyze"], note="x")
+    assert (
+        json.loads(json.dumps(record))
+        == record
+        == provenance(seed=3, texts_sha="ab", command=["interp", "analyze"], note="x")
+    )
     assert record["seed"] == 3
     assert record["texts_sha256"] == "ab"
     assert str(Path.home()) not in json.dumps(record)
-    assert {"python", "torch", "transformers", "transformer-lens", "nnsight", "interp-toolkit"} <= set(versions())
+    assert {"python", "torch", "transformers", "transformer-lens", "nnsight", "interp-toolkit"} <= set(
+        versions()
+    )

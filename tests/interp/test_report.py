@@ -29,8 +29,9 @@ def sample(text: str = "All is well.") -> dict:
         outcome("bad", "Bad", status="failed", reason=f"ValueError: {text}"),
         outcome("none", "None", status="skipped", reason="it has no heads"),
     ]
-    return report(text, subtitle=text, facts=[("Layers", 5), (text, text)], notes=[text], sections=sections,
-                  provenance={"model": {"name": text, "weights_sha256": "ab" * 32}, "seed": 0})  # fmt: skip
+    said = {"subtitle": text, "warnings": [text], "notes": [text], "facts": [("Layers", 5), (text, text)]}
+    record = {"model": {"name": text, "weights_sha256": "ab" * 32}, "seed": 0}
+    return report(text, sections=sections, provenance=record, **said)
 
 
 class Page(HTMLParser):
@@ -62,7 +63,11 @@ class Page(HTMLParser):
 
 
 def csp(page: Page) -> str:
-    (policy,) = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        a["content"]
+        for tag, a in page.tags
+        if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy is not None
     return policy
 
@@ -86,7 +91,10 @@ def test_the_policy_allows_exactly_the_scripts_of_the_page() -> None:
     run = [text for attributes, text in page.scripts if "type" not in attributes]
     (packed,) = [text for attributes, text in page.scripts if attributes.get("id") == "plotly"]
     bundle = gzip.decompress(base64.b64decode(packed))
-    hashes = {"'sha256-" + base64.b64encode(hashlib.sha256(t).digest()).decode() + "'" for t in (run[0].encode(), bundle)}
+    hashes = {
+        "'sha256-" + base64.b64encode(hashlib.sha256(t).digest()).decode() + "'"
+        for t in (run[0].encode(), bundle)
+    }
     assert len(run) == 1
     assert set(re.search(r"script-src ([^;]*)", csp(page))[1].split()) == hashes
     assert plotly_bundle().version.encode() in bundle[:2000]
@@ -119,7 +127,14 @@ def test_script_json_says_the_same_and_cannot_end_its_block(value: object) -> No
 def test_the_reader_without_javascript_has_the_text_and_the_tables() -> None:
     page = Page(render(sample(), twin="report.json"))
     text = " ".join(page.text)
-    for said in ("All is well.", "ValueError", "it has no heads", "1.25", "12\N{NARROW NO-BREAK SPACE}345", "weights_sha256"):
+    for said in (
+        "All is well.",
+        "ValueError",
+        "it has no heads",
+        "1.25",
+        "12345",
+        "weights_sha256",
+    ):
         assert said in text
     assert sum(tag == "noscript" for tag, _ in page.tags) == 3
 
@@ -172,7 +187,13 @@ def test_an_outcome_without_its_reason_is_refused() -> None:
 
 
 def test_plain_keeps_values_and_says_none_for_what_json_cannot_hold() -> None:
-    value = {"a": np.float32(0.5), "b": np.arange(3), "c": float("inf"), 4: torch.tensor([1.5, float("nan")]), "d": {1}}
+    value = {
+        "a": np.float32(0.5),
+        "b": np.arange(3),
+        "c": float("inf"),
+        4: torch.tensor([1.5, float("nan")]),
+        "d": {1},
+    }
     assert plain(value) == {"a": 0.5, "b": [0, 1, 2], "c": None, "4": [1.5, None], "d": [1]}
     assert plain(np.pi, digits=3) == 3.14
     assert plain(True) is True
@@ -190,3 +211,14 @@ def test_figures_become_plain_lists_without_webgl_and_without_links() -> None:
     assert z == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     with pytest.raises(InputError, match="'data' and 'layout'"):
         figure_json({"x": 1})
+
+
+def test_a_heatmap_is_as_high_as_its_rows_ask_for() -> None:
+    heights = [
+        figure_json({"data": [{"type": "heatmap", "z": [[0]] * n}]})["layout"]["height"]
+        for n in (1, 5, 12, 48)
+    ]
+    assert heights == sorted(heights)
+    assert heights[0] < 250 < heights[1] < heights[3] == 680
+    given = {"data": [{"type": "heatmap", "z": [[0]]}], "layout": {"height": 99}}
+    assert figure_json(given)["layout"]["height"] == 99

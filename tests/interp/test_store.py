@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from interp import ActivationStore, InputError, Site, SiteError, StoreError, open_store
-from interp.manifest import read_config, sealed
 from interp.files import JsonLines, write_json_atomic
+from interp.manifest import read_config, sealed
 from interp.orders import shuffled_rows
 from tests.interp.stores import SITES, bytes_of, id_texts, oracle_rows, tiny_harvest, tiny_model
 
@@ -61,7 +62,15 @@ def test_rows_are_those_of_the_model(made: ActivationStore, truth: dict[str, tor
 
 @pytest.mark.parametrize(
     "index",
-    [slice(3, 150), slice(None, None, 7), [5, 5, 200, 0], torch.tensor([130, 2, -1]), slice(60, 60), [], slice(500, 2)],
+    [
+        slice(3, 150),
+        slice(None, None, 7),
+        [5, 5, 200, 0],
+        torch.tensor([130, 2, -1]),
+        slice(60, 60),
+        [],
+        slice(500, 2),
+    ],
     ids=str,
 )
 def test_any_rows_are_those_of_the_whole(made: ActivationStore, index) -> None:
@@ -78,10 +87,14 @@ def test_a_row_that_is_not_there_is_an_input_error(made: ActivationStore, index:
 def test_rows_are_asked_for_by_whole_numbers(made: ActivationStore) -> None:
     with pytest.raises(InputError, match="whole numbers"):
         made.rows("mix", torch.tensor([[1]]))
+    with pytest.raises(InputError, match="whole numbers"):
+        made.rows("mix", torch.tensor([True]))
 
 
 def test_a_site_that_was_not_harvested_is_an_error_with_the_nearest(made: ActivationStore) -> None:
-    with pytest.raises(SiteError, match=r"'mixx' was not harvested; the store holds table, mix; did you mean 'mix'\?"):
+    with pytest.raises(
+        SiteError, match=r"'mixx' was not harvested; the store holds table, mix; did you mean 'mix'\?"
+    ):
         made.rows("mixx")
 
 
@@ -174,16 +187,17 @@ def test_reading_never_holds_more_than_the_batch_and_the_pool(tmp_path: Path) ->
         pytest.skip("memory is read from /proc")
 
     def own_kilobytes() -> int:  # without the pages of mapped files, which the system takes back as it likes
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+        return next(
+            int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon")
+        )
 
-    texts = [[i % 29] * 16 for i in range(12000)]
-    model = tiny_model()
-    store = tiny_harvest(tmp_path, texts, model=model, shard_rows=16384, batch_size=512)
+    texts = [[i % 29] * 16 for i in range(1000)]
+    store = tiny_harvest(tmp_path, texts, model=tiny_model(d_hidden=512), shard_rows=2048, batch_size=128)
     size = sum(shard.n_bytes for shard in store.shards) // 1024
-    assert size > 14_000
+    assert size > 30_000
     before, most = own_kilobytes(), 0
-    for batch in store.batches(256):
-        assert len(batch) == 256
+    for batch in store.batches(100):
+        assert len(batch) == 100
         most = max(most, own_kilobytes() - before)
     assert most < size / 4
 
@@ -200,7 +214,9 @@ def test_a_random_batch_is_drawn_by_its_generator(made: ActivationStore) -> None
         same["table"]
 
 
-@pytest.mark.parametrize("call", [lambda s: s.batches(0), lambda s: s.random_batch(0, generator=torch.Generator())])
+@pytest.mark.parametrize(
+    "call", [lambda s: s.batches(0), lambda s: s.random_batch(0, generator=torch.Generator())]
+)
 def test_a_batch_has_at_least_one_row(made: ActivationStore, call) -> None:
     with pytest.raises(InputError, match="at least one row; got size 0"):
         call(made)
@@ -233,7 +249,9 @@ def test_a_folder_without_a_store_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"config.json is damaged: its contents do not match their check"):
         open_store(tmp_path)
     write_json_atomic(tmp_path / "config.json", sealed({"schema": "other/9"}))
-    with pytest.raises(StoreError, match=r"has schema 'other/9'; this version reads 'interp.activation-store/1'"):
+    with pytest.raises(
+        StoreError, match=r"has schema 'other/9'; this version reads 'interp.activation-store/1'"
+    ):
         open_store(tmp_path)
 
 
@@ -246,7 +264,9 @@ def test_a_missing_shard_is_named(copied: Path) -> None:
 def test_a_torn_shard_is_named(copied: Path) -> None:
     shard = copied / "000001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(StoreError, match=r"shard 000001.safetensors in .* is torn: \d+ bytes where \d+ were written"):
+    with pytest.raises(
+        StoreError, match=r"shard 000001.safetensors in .* is torn: \d+ bytes where \d+ were written"
+    ):
         open_store(copied)
 
 
@@ -254,7 +274,9 @@ def test_a_flipped_bit_in_the_rows_is_found_by_verify_with_the_shards_name(copie
     flip(copied / "000003.safetensors", -5)
     flip(copied / "000001.safetensors", -500)
     store = open_store(copied)
-    with pytest.raises(StoreError, match="2 of .* shards are corrupted .*: 000001.safetensors, 000003.safetensors"):
+    with pytest.raises(
+        StoreError, match="2 of .* shards are corrupted .*: 000001.safetensors, 000003.safetensors"
+    ):
         store.verify()
 
 
@@ -297,7 +319,7 @@ def test_a_site_name_never_becomes_a_path(copied: Path) -> None:
     config = {k: v for k, v in read_config(copied).items() if k != "check"}
     config["sites"][0]["name"] = "../../outside"
     write_json_atomic(copied / "config.json", sealed(config))
-    with pytest.raises(StoreError, match=r"is torn|bytes"):
+    with pytest.raises(StoreError, match="its header is not the one written"):
         open_store(copied).rows("../../outside")
     assert not (copied.parents[1] / "outside").exists()
 
@@ -305,18 +327,24 @@ def test_a_site_name_never_becomes_a_path(copied: Path) -> None:
 @st.composite
 def mutations(draw):
     """A change to some file of a store."""
-    kind = draw(st.sampled_from(["flip", "cut", "grow", "insert", "remove", "empty", "swap lines", "folder", "twice"]))
+    kind = draw(
+        st.sampled_from(["flip", "cut", "grow", "insert", "remove", "empty", "swap lines", "folder", "twice"])
+    )
     return kind, draw(st.integers(0)), draw(st.integers(0)), draw(st.binary(min_size=1, max_size=8))
 
 
 def mutate(folder: Path, kind: str, which: int, place: int, extra: bytes) -> None:
     files = sorted(folder.iterdir())
     # half of all changes go to the two files that speak, the other half to the shards
-    file = [folder / "config.json", folder / "manifest.jsonl"][which % 2] if which % 4 < 2 else files[which // 4 % len(files)]
+    file = (
+        [folder / "config.json", folder / "manifest.jsonl"][which % 2]
+        if which % 4 < 2
+        else files[which // 4 % len(files)]
+    )
     data = file.read_bytes()
     at = place % max(len(data), 1)
     new = {
-        "flip": data[:at] + bytes([data[at] ^ (1 << place % 8)]) + data[at + 1 :],
+        "flip": data[:at] + bytes(b ^ (1 << place % 8) for b in data[at : at + 1]) + data[at + 1 :],
         "cut": data[:at],
         "grow": data + extra,
         "insert": data[:at] + extra + data[at:],
@@ -333,9 +361,12 @@ def mutate(folder: Path, kind: str, which: int, place: int, extra: bytes) -> Non
 
 @given(changes=st.lists(mutations(), min_size=1, max_size=2))
 @settings(max_examples=120, deadline=None)
-def test_any_change_to_any_file_gives_rows_or_a_store_error(small_store: Path, tmp_path_factory, changes) -> None:
+def test_any_change_to_any_file_gives_rows_or_a_store_error(
+    small_store: Path, tmp_path_factory, changes
+) -> None:
     folder = Path(shutil.copytree(small_store, tmp_path_factory.mktemp("mutated") / "store"))
-    try:
+    # Anything but a StoreError fails; a store that noticed nothing must give what was made.
+    with suppress(StoreError):
         for change in changes:
             if (folder / "config.json").is_file() and (folder / "manifest.jsonl").is_file():
                 mutate(folder, *change)
@@ -346,12 +377,8 @@ def test_any_change_to_any_file_gives_rows_or_a_store_error(small_store: Path, t
         assert sum(map(len, store.batches(100))) == store.n_rows
         assert store.provenance["store"]["n_rows"] == store.n_rows
         store.verify()
-        # nothing was noticed: then whatever is there must be as it was made
         assert torch.equal(rows, open_store(small_store).rows("mix", slice(0, store.n_rows)))
-    except StoreError as error:
-        assert str(error)
-    finally:
-        shutil.rmtree(folder.parent)
+    shutil.rmtree(folder.parent)
 
 
 @pytest.fixture(scope="module")

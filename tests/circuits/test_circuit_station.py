@@ -1,0 +1,112 @@
+"""The circuit station: a made-up task, a map of parts, a ladder that must end at everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import interp
+from circuits import station as module_under_test
+from circuits.station import STATION, make_pairs
+from interp.errors import CheckError
+from interp.stations import Station, Study
+from interp.tokens import Tokens
+from interp.toys import Shape, Transformer
+
+
+class Pair(nn.Module):
+    """Two inputs, one answer an input: no heads, no positions in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Embedding(12, 6), nn.Embedding(12, 6)
+        self.hidden, self.out = nn.Linear(12, 16), nn.Linear(16, 12)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(torch.relu(self.hidden(torch.cat([self.left(ids[:, 0]), self.right(ids[:, 1])], -1))))
+
+
+def study(tmp_path: Path, *, module: nn.Module | None = None, length: int = 7, d_vocab: int = 11) -> Study:
+    if module is None:
+        shape = Shape(d_vocab=11, n_ctx=16, n_layers=2, d_model=16, n_heads=4, d_mlp=32)
+        module = Transformer(shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            module.unembed.weight.mul_(4)  # sharp enough predictions that a swapped context matters
+    ids = torch.randint(d_vocab, (40, length), generator=torch.Generator().manual_seed(1))
+    return Study(model=interp.load(module), tokens=Tokens.full(ids), out=tmp_path)
+
+
+def test_it_is_a_station() -> None:
+    assert isinstance(STATION, Station)
+    assert STATION.order == 40
+
+
+def test_the_corrupted_prompts_keep_their_last_token_and_nothing_else(tmp_path: Path) -> None:
+    pairs = make_pairs(study(tmp_path))
+    clean, corrupted = pairs.clean.ids, pairs.corrupted.ids
+    assert torch.equal(clean[:, -1], corrupted[:, -1])
+    assert torch.equal(clean.roll(1, 0)[:, :-1], corrupted[:, :-1])
+    logits = torch.randn(len(clean), clean.shape[1], 11, generator=torch.Generator().manual_seed(0))
+    expected = [float(logits[i, -1].double().log_softmax(-1)[pairs.favourite[i]]) for i in range(len(clean))]
+    np.testing.assert_allclose(pairs.metric(logits), expected, rtol=1e-12)
+
+
+def test_a_section_maps_the_heads_and_climbs_the_ladder(tmp_path: Path) -> None:
+    given = study(tmp_path)
+    assert STATION.applies(given) is None
+    assert STATION.estimate(given).forward_passes > 0
+    section = STATION.run(given)
+    json.dumps(section.numbers, allow_nan=False)
+    effects, ladder = section.numbers["effects"], section.numbers["residual_ladder"]
+    assert len(effects["effect"]) == len(effects["control"]) == 8
+    assert ladder["effect"][0] == pytest.approx(0, abs=1e-3)
+    assert ladder["effect"][-1] == pytest.approx(1, abs=1e-3)
+    assert [plate.title for plate in section.plates] == ["Effect of patching single heads", "Where the answer has arrived"]
+    assert section.numbers["task"]["gap_nats"] > 0
+
+
+def test_a_network_of_plain_modules_is_mapped_part_by_part(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    given = study(tmp_path, module=Pair(), length=2, d_vocab=12)
+    section = STATION.run(given)
+    effects = dict(zip(section.numbers["effects"]["parts"], section.numbers["effects"]["effect"], strict=True))
+    assert effects["hidden"] == pytest.approx(1, abs=1e-3)
+    assert effects["left"] != pytest.approx(1, abs=0.05)
+    assert section.numbers["residual_ladder"] is None
+    assert section.numbers["task"]["last_token_kept"] is False
+
+
+def test_a_model_that_does_not_look_at_its_context_has_nothing_to_share_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 11))
+    section = STATION.run(study(tmp_path, module=module))
+    assert "nothing to share out" in section.summary
+    assert section.plates == ()
+    json.dumps(section.numbers, allow_nan=False)
+
+
+def test_a_ladder_that_does_not_end_at_the_clean_answer_stops_the_station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = module_under_test.patch_sweep
+
+    def crooked(*args: object, **options: object) -> object:
+        result = honest(*args, **options)
+        result.patched[-1] += 0.5
+        return result
+
+    monkeypatch.setattr(module_under_test, "patch_sweep", crooked)
+    with pytest.raises(CheckError, match="should give the clean answer back"):
+        STATION.run(study(tmp_path))
+
+
+def test_it_declines_single_tokens_few_prompts_and_models_of_one_part(tmp_path: Path) -> None:
+    assert "one token long" in str(STATION.applies(study(tmp_path, length=1)))
+    few = study(tmp_path)
+    few = Study(model=few.model, tokens=few.tokens[:3], out=tmp_path)
+    assert "too few to pair up" in str(STATION.applies(few))
+    one = study(tmp_path, module=nn.Sequential(nn.Embedding(11, 11)))
+    assert "this one offers 1" in str(STATION.applies(one))

@@ -1,0 +1,160 @@
+"""The report in a real browser without a network: no request, no complaint, every figure drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.analysis import analyze
+from interp.report import outcome, report, write
+from interp.stations import Section, Table
+from tests.interp.fake_stations import HOSTILE, section
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is absent")
+
+
+@dataclass
+class Opened:
+    """A page and everything it did that it should not have."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        yield running
+        running.close()
+
+
+def until(page: Any, expression: str, *, seconds: float = 60) -> None:
+    """Wait until ``expression`` is true: playwright's own waiting needs eval, which the page forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"still not true after {seconds} s: {expression}"
+        page.wait_for_timeout(50)
+
+
+def open_page(browser: Any, html: Path, **context: Any) -> Opened:
+    page = browser.new_context(offline=True, **context).new_page()
+    opened = Opened(page)
+    page.on("request", lambda request: opened.requests.append(request.url))
+    page.on("console", lambda message: opened.messages.append(message.text))
+    page.on("pageerror", lambda error: opened.messages.append(str(error)))
+    page.goto(html.resolve().as_uri())
+    if context.get("java_script_enabled", True):
+        until(page, "Boolean(document.documentElement.dataset.ready)")
+    return opened
+
+
+def assert_whole(opened: Opened, html: Path) -> None:
+    assert opened.requests == [html.resolve().as_uri()]
+    assert opened.messages == []
+    assert opened.page.evaluate("document.documentElement.dataset.ready") == "true"
+    boxes = opened.page.evaluate(
+        "[...document.querySelectorAll('[data-figure]')].map(e => {"
+        "const s = e.querySelector('svg.main-svg'); if (!s) return [0, 0];"
+        "const b = s.getBoundingClientRect(); return [b.width, b.height]})"
+    )
+    assert all(width > 200 and height > 100 for width, height in boxes), boxes
+    assert opened.page.evaluate("window.PWN") is None
+    assert (
+        opened.page.evaluate(
+            'document.querySelectorAll(\'[data-title*="Share"], [data-title*="Cloud"]\').length'
+        )
+        == 0
+    )
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    sections = [
+        outcome("good", "Good", section=section(text=HOSTILE), seconds=1.5),
+        outcome("bad", HOSTILE, status="failed", reason=HOSTILE),
+    ]
+    said = {"subtitle": HOSTILE, "warnings": [HOSTILE], "notes": [HOSTILE], "facts": [(HOSTILE, HOSTILE)]}
+    page = report(HOSTILE, sections=sections, provenance={HOSTILE: HOSTILE}, **said)
+    return write(page, tmp_path)[0]
+
+
+def test_the_main_jobs_report_opens_offline_with_every_figure(browser: Any, tmp_path: Path) -> None:
+    html = analyze("group:C59", out=tmp_path, max_tokens=6000).html
+    opened = open_page(browser, html)
+    assert_whole(opened, html)
+    n_figures = opened.page.evaluate("document.querySelectorAll('[data-figure]').length")
+    assert n_figures >= 4
+    shot = opened.page.screenshot(full_page=True, path=tmp_path / "report.png")
+    assert len(shot) > 50_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hostile_texts_do_nothing_in_either_light(browser: Any, hostile: Path, scheme: str) -> None:
+    opened = open_page(browser, hostile, color_scheme=scheme)
+    assert_whole(opened, hostile)
+    shown = opened.page.inner_text("h1")
+    assert "<script>window.PWN=1</script>" in shown
+
+
+def test_the_page_follows_the_readers_light(browser: Any, hostile: Path) -> None:
+    opened = open_page(browser, hostile, color_scheme="light")
+    ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
+    light = opened.page.evaluate(ink)
+    opened.page.emulate_media(color_scheme="dark")
+    until(opened.page, f"{ink} !== {light!r}", seconds=10)
+    assert_whole(opened, hostile)
+
+
+def test_tables_sort_by_number_from_the_keyboard(browser: Any, tmp_path: Path) -> None:
+    table = Table(
+        title="t",
+        columns=("value", "name"),
+        rows=((10, "ten"), (9.5, "nine"), (-3, "minus"), (20_000, "many")),
+    )
+    found = outcome("a", "A", section=Section(name="a", title="A", summary="s", tables=(table,)))
+    page = open_page(browser, write(report("t", sections=[found]), tmp_path)[0]).page
+    names = "[...document.querySelectorAll('table.sortable tbody tr')].map(r => r.cells[1].textContent)"
+    page.focus("table.sortable th:first-child button")
+    page.keyboard.press("Enter")
+    assert page.evaluate(names) == ["minus", "nine", "ten", "many"]
+    page.keyboard.press("Enter")
+    assert page.evaluate(names) == ["many", "ten", "nine", "minus"]
+    assert page.get_attribute("table.sortable th:first-child", "aria-sort") == "descending"
+
+
+def test_the_first_tab_stop_skips_to_the_content(browser: Any, hostile: Path) -> None:
+    page = open_page(browser, hostile).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+
+
+def test_without_javascript_the_text_and_tables_are_there(browser: Any, hostile: Path) -> None:
+    opened = open_page(browser, hostile, java_script_enabled=False)
+    text = opened.page.inner_text("main")
+    assert "switched off here" in text
+    assert "1.25" in text
+    assert opened.messages == []
+
+
+def test_a_narrow_screen_does_not_scroll_sideways(browser: Any, hostile: Path) -> None:
+    page = open_page(browser, hostile, viewport={"width": 390, "height": 800}).page
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_page_prints_with_its_figures(browser: Any, hostile: Path, tmp_path: Path) -> None:
+    opened = open_page(browser, hostile, color_scheme="dark")
+    printed = opened.page.pdf(path=tmp_path / "report.pdf")
+    assert printed.startswith(b"%PDF")
+    assert opened.messages == []

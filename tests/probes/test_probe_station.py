@@ -1,0 +1,64 @@
+"""The probe station: the study's labels, or the previous token where there are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+import interp
+from interp.stations import Station, Study
+from interp.tokens import Tokens
+from interp.toys import Shape, Transformer
+from probes.station import STATION
+
+
+def study(tmp_path: Path, *, ids: torch.Tensor | None = None, **labels: torch.Tensor) -> Study:
+    module = Transformer(Shape(d_vocab=8, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=16), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1)) if ids is None else ids
+    return Study(model=interp.load(module), tokens=Tokens.full(ids), out=tmp_path, labels=labels)
+
+
+def test_it_is_a_station() -> None:
+    assert isinstance(STATION, Station)
+    assert STATION.order == 20
+
+
+def test_given_labels_are_probed_at_every_layer(tmp_path: Path) -> None:
+    ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1))
+    given = study(tmp_path, ids=ids, half=(ids > 3).long(), noise=torch.randint(2, ids.shape, generator=torch.Generator().manual_seed(2)))
+    assert STATION.applies(given) is None
+    assert STATION.estimate(given).seconds > 0
+    section = STATION.run(given)
+    json.dumps(section.numbers, allow_nan=False)
+    assert set(section.numbers) == {"half", "noise"}
+    assert max(section.numbers["half"]["accuracy"]) > 0.95  # which half the token is in: written by the embedding
+    assert max(section.numbers["noise"]["accuracy"]) < 0.65
+    assert "Noise (2 classes) is not read above chance" in section.summary
+    assert len(section.plates) == len(section.tables) == 2
+
+
+def test_without_labels_it_asks_for_the_previous_token_and_says_so(tmp_path: Path) -> None:
+    section = STATION.run(study(tmp_path))
+    numbers = section.numbers["previous token"]
+    assert len(numbers["classes"]) == 6
+    assert "No labels were given" in section.caveats[0]
+    # independent random tokens: the stream before any attention cannot know the previous one
+    assert numbers["accuracy"][0] < numbers["majority"] + 0.1
+
+
+def test_a_label_that_cannot_be_probed_does_not_hide_the_others(tmp_path: Path) -> None:
+    ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1))
+    once = torch.full_like(ids, -100)
+    once[0, 1:5] = torch.tensor([0, 1, 0, 1])
+    section = STATION.run(study(tmp_path, ids=ids, half=(ids > 3).long(), once=once))
+    assert set(section.numbers) == {"half"}
+    assert any("'once' was not probed" in caveat for caveat in section.caveats)
+
+
+def test_it_declines_what_cannot_be_split_or_asked(tmp_path: Path) -> None:
+    few = study(tmp_path, ids=torch.zeros(2, 9, dtype=torch.long))
+    assert "cannot be split" in str(STATION.applies(few))
+    flat = study(tmp_path, ids=torch.zeros(20, 9, dtype=torch.long))
+    assert "no labels were given" in str(STATION.applies(flat))
