@@ -98,7 +98,9 @@ def measure(out: Path, dtype: str, asked: argparse.Namespace, step: float) -> No
     generator = torch.Generator().manual_seed(0)
     drawn = store.random_batch(1000, generator=generator, sites="table")
     assert torch.equal(drawn["table"], whole[drawn.index])
-    assert torch.equal(drawn["table"], model.module.table.weight.detach().to(store.dtype)[drawn.tokens.long()])
+    assert torch.equal(
+        drawn["table"], model.module.table.weight.detach().to(store.dtype)[drawn.tokens.long()]
+    )
 
     def indices() -> Tensor:
         return torch.randint(n_rows, (asked.batch,), generator=generator)

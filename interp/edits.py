@@ -59,7 +59,7 @@ class Edit:
     change: Change = field(repr=False)
     name: str = "edit"
     head: Where = None
-    position: Where | Literal["last"] = None
+    position: Where | str = None
     neuron: Where = None
     row: Where = None
 

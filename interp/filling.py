@@ -81,7 +81,9 @@ class Filling:
         rows = sum(shard.rows for shard in before)
         if max_rows is not None:
             require_space(
-                self.folder, max(0, max_rows - rows) * self.layout.row_bytes, what=f"storing up to {max_rows} rows"
+                self.folder,
+                max(0, max_rows - rows) * self.layout.row_bytes,
+                what=f"storing up to {max_rows} rows",
             )
         self.log.write(
             "harvest", store=str(self.folder), rows=rows, part=list(self.part), source=corpus.source

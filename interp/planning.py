@@ -104,7 +104,7 @@ def _step(station: Any, study: Any, per_sequence: float) -> Step:
         name=station.name,
         title=station.title,
         forward_passes=cost.forward_passes,
-        seconds=max(cost.seconds, cost.forward_passes * per_sequence),
+        seconds=cost.seconds or cost.forward_passes * per_sequence,
         memory_bytes=cost.memory_bytes,
         reason=reason,
     )

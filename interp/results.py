@@ -29,7 +29,9 @@ __all__ = ["SCHEMA", "Result"]
 SCHEMA = 1
 """Version of the file layout; a reader refuses a later one."""
 
-Kind = TypeVar("Kind", bound="Result")  # not Self: the type checker of the test run knows it only inside decorated classes
+Kind = TypeVar(
+    "Kind", bound="Result"
+)  # not Self: the type checker of the test run knows it only inside decorated classes
 
 _HEADER = "interp_result"
 _KINDS: dict[str, type[Result]] = {}
@@ -78,7 +80,9 @@ class Result:
             chance = "" if self.chance is None else f", chance {float(np.mean(self.chance)):.3g}"
             why = "" if self.reason is None else f", {self.reason}"
             return f"{self.name} = {float(self.value):.5g}{spread} (n = {self.n}{chance}; {self.convention}{why})"
-        shape = " x ".join(f"{size} {axis}" for size, axis in zip(np.shape(self.value), self.axes, strict=False))
+        shape = " x ".join(
+            f"{size} {axis}" for size, axis in zip(np.shape(self.value), self.axes, strict=False)
+        )
         low, high = _span(np.asarray(self.value))
         return f"{self.name}: {shape}, {low} to {high} (n = {self.n}; {self.convention})"
 
@@ -127,7 +131,9 @@ class Result:
         arrays: dict[str, np.ndarray] = {}
         record = {f.name: _encode(getattr(self, f.name), f.name, arrays) for f in fields(self)}
         header = {"schema": SCHEMA, "kind": _kind(type(self)), "record": record}
-        arrays.setdefault("_", np.zeros(0, dtype=np.uint8))  # an empty file of tensors would have no body at all
+        arrays.setdefault(
+            "_", np.zeros(0, dtype=np.uint8)
+        )  # an empty file of tensors would have no body at all
         payload = save(arrays, metadata={_HEADER: json.dumps(header, allow_nan=False)})
         _write(path, payload)
         return path
@@ -146,15 +152,19 @@ class Result:
         kind = _KINDS.get(header["kind"])
         if kind is None:
             known = ", ".join(sorted(_KINDS))
-            raise StoreError(f"{path} holds a {header['kind']!r}, which is not loaded here{nearest(header['kind'], _KINDS)}"
-                             f" (import its package first; loaded kinds: {known})")
+            raise StoreError(
+                f"{path} holds a {header['kind']!r}, which is not loaded here{nearest(header['kind'], _KINDS)}"
+                f" (import its package first; loaded kinds: {known})"
+            )
         if not issubclass(kind, cls):
             raise StoreError(f"{path} holds a {header['kind']!r}, not a {_kind(cls)!r}")
         try:
             values = {name: _decode(value, arrays) for name, value in header["record"].items()}
             names = {f.name for f in fields(kind)}
             if set(values) != names:
-                raise StoreError(f"{path} has fields {sorted(values)}; a {header['kind']!r} has {sorted(names)}")
+                raise StoreError(
+                    f"{path} has fields {sorted(values)}; a {header['kind']!r} has {sorted(names)}"
+                )
             return kind(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} cannot be read as a {header['kind']!r}: {error}") from error
@@ -200,7 +210,9 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         if any(not isinstance(key, str) or key.startswith("$") for key in value):
             raise InputError(f"field {place!r} has keys that are not plain text: {list(value)[:5]}")
         return {key: _encode(item, f"{place}.{key}", arrays) for key, item in value.items()}
-    raise InputError(f"field {place!r} holds a {type(value).__name__}; a result keeps arrays, text, numbers and their collections")
+    raise InputError(
+        f"field {place!r} holds a {type(value).__name__}; a result keeps arrays, text, numbers and their collections"
+    )
 
 
 def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:

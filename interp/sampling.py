@@ -43,7 +43,12 @@ class Rows:
 
     def at(self, index: Tensor) -> Rows:
         """Some of the rows."""
-        return Rows(acts={s: x[index] for s, x in self.acts.items()}, ids=self.ids[index], doc=self.doc[index], pos=self.pos[index])
+        return Rows(
+            acts={s: x[index] for s, x in self.acts.items()},
+            ids=self.ids[index],
+            doc=self.doc[index],
+            pos=self.pos[index],
+        )
 
 
 def layer_sites(study: Study) -> tuple[Site, ...]:
@@ -56,7 +61,7 @@ def layer_sites(study: Study) -> tuple[Site, ...]:
 
 
 def residual_sites(sites: Sequence[Site]) -> tuple[Site, ...]:
-    """Of ``sites`` one a layer: the stream before the first block and after every block; all of them for plain modules."""
+    """Of ``sites`` one a layer: the stream before the first and after every block; for plain modules all of them."""
     chosen = [s for s in sites if s.kind == "resid_post" or (s.kind == "resid_pre" and s.layer == 0)]
     # a network of one or two blocks has too few of those to draw a profile over
     return tuple(chosen) if len(chosen) > 3 else tuple(sites)
@@ -77,7 +82,9 @@ def draw(study: Study, sites: Sequence[Site], *, n_rows: int, seed: int, where: 
         No rows are left, or sites with and without positions were mixed.
     """
     tokens = study.tokens
-    allowed = tokens.mask.cpu().clone() if where is None else (tokens.mask & where.to(tokens.mask.device)).cpu()
+    allowed = (
+        tokens.mask.cpu().clone() if where is None else (tokens.mask & where.to(tokens.mask.device)).cpu()
+    )
     allowed[:, 0] &= ~_begins(study)
     if not bool(allowed.any()) or n_rows < 1:
         raise InputError(f"no rows of {', '.join(map(str, sites))} are left to look at")
@@ -102,10 +109,8 @@ def _pick(n: int, n_rows: int, seed: int) -> Tensor:
 def _stored(study: Study, sites: Sequence[Site], allowed: Tensor, n_rows: int, seed: int) -> Rows:
     store = study.store
     doc, pos = store.doc.long(), store.pos.long()
-    if bool((pos < 0).any()):  # sites without positions: a row an input
-        keep = torch.arange(store.n_rows)
-    else:
-        keep = torch.nonzero(allowed[doc, pos]).flatten()
+    whole_inputs = bool((pos < 0).any())  # sites without positions: a row an input
+    keep = torch.arange(store.n_rows) if whole_inputs else torch.nonzero(allowed[doc, pos]).flatten()
     index = keep[_pick(len(keep), n_rows, seed)]
     acts = {site: store.rows(site, index).flatten(1).float() for site in sites}
     return Rows(acts=acts, ids=store.tokens[index].long(), doc=doc[index], pos=pos[index])
@@ -122,10 +127,14 @@ def _captured(study: Study, sites: Sequence[Site], allowed: Tensor, n_rows: int,
     row_of[texts] = torch.arange(len(texts))
     by_token = {site: _has_positions(acts[site], acts.mask) for site in sites}
     if len(set(by_token.values())) > 1:
-        raise InputError(f"sites with and without positions cannot be drawn together: {', '.join(map(str, sites))}")
+        raise InputError(
+            f"sites with and without positions cannot be drawn together: {', '.join(map(str, sites))}"
+        )
     if not next(iter(by_token.values())):
         whole = {site: acts[site].flatten(1).float() for site in sites}
-        return Rows(acts=whole, ids=tokens.ids.cpu()[texts, -1].long(), doc=texts, pos=torch.full_like(texts, -1))
+        return Rows(
+            acts=whole, ids=tokens.ids.cpu()[texts, -1].long(), doc=texts, pos=torch.full_like(texts, -1)
+        )
     found = {site: acts[site][row_of[doc], pos].flatten(1).float() for site in sites}
     return Rows(acts=found, ids=tokens.ids.cpu()[doc, pos].long(), doc=doc, pos=pos)
 

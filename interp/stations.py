@@ -102,9 +102,20 @@ class Estimate:
 class Station(Protocol):
     """One stop of the main job."""
 
-    name: str
-    title: str
-    order: int
+    @property
+    def name(self) -> str:
+        """One word, by which it is chosen and its results are kept."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What the report calls it."""
+        ...
+
+    @property
+    def order(self) -> int:
+        """Stations run in ascending order."""
+        ...
 
     def applies(self, study: Study) -> str | None:
         """None when the station can run, else the reason why not (shown in the report)."""

@@ -5,7 +5,9 @@ Every public name is imported on first use; the table says in which file each on
 
 from interp.lazy import attach
 
-__distribution__ = "interp-toolkit"  # `interp doctor` tells by it whether another package of this name overwrote ours
+__distribution__ = (
+    "interp-toolkit"  # `interp doctor` tells by it whether another package of this name overwrote ours
+)
 
 __getattr__, __dir__, __all__ = attach(
     __name__,

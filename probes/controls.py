@@ -10,7 +10,9 @@ from interp.errors import InputError
 __all__ = ["control_labels", "group_interval", "split_by_group"]
 
 
-def control_labels(labels: Int[np.ndarray, "sample"], types: Int[np.ndarray, "sample"], *, seed: int) -> Int[np.ndarray, "sample"]:
+def control_labels(
+    labels: Int[np.ndarray, "sample"], types: Int[np.ndarray, "sample"], *, seed: int
+) -> Int[np.ndarray, "sample"]:
     """Hewitt & Liang's control task: every word type gets one random label, the same wherever it occurs.
 
     The random labels follow the distribution of ``labels``. A probe can only solve this by telling types apart and
@@ -21,13 +23,17 @@ def control_labels(labels: Int[np.ndarray, "sample"], types: Int[np.ndarray, "sa
     Hewitt & Liang 2019, section 2.
     """
     if len(labels) != len(types):
-        raise InputError(f"{len(labels)} labels were given for {len(types)} word types; one type a sample is needed")
+        raise InputError(
+            f"{len(labels)} labels were given for {len(types)} word types; one type a sample is needed"
+        )
     _, which = np.unique(types, return_inverse=True)
     drawn = np.random.default_rng(seed).choice(labels, size=int(which.max()) + 1)
     return drawn[which]
 
 
-def split_by_group(groups: Int[np.ndarray, "sample"], *, test_fraction: float, seed: int) -> Bool[np.ndarray, "sample"]:
+def split_by_group(
+    groups: Int[np.ndarray, "sample"], *, test_fraction: float, seed: int
+) -> Bool[np.ndarray, "sample"]:
     """Which samples are for testing: whole groups, drawn at random until ``test_fraction`` of the samples is reached.
 
     Raises
@@ -37,8 +43,10 @@ def split_by_group(groups: Int[np.ndarray, "sample"], *, test_fraction: float, s
     """
     names, which, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
-        raise InputError(f"all {len(groups)} samples belong to one group ({names[0] if len(names) else 'none'}); "
-                         "a split by group needs at least two (give more texts, or other groups)")
+        raise InputError(
+            f"all {len(groups)} samples belong to one group ({names[0] if len(names) else 'none'}); "
+            "a split by group needs at least two (give more texts, or other groups)"
+        )
     if not 0 < test_fraction < 1:
         raise InputError(f"test_fraction = {test_fraction}; it lies between 0 and 1")
     order = np.random.default_rng(seed).permutation(len(names))
@@ -48,8 +56,9 @@ def split_by_group(groups: Int[np.ndarray, "sample"], *, test_fraction: float, s
     return np.isin(which, chosen)
 
 
-def group_interval(correct: np.ndarray, counts: np.ndarray, *, level: float = 0.95, n_draws: int = 1000,
-                   seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def group_interval(
+    correct: np.ndarray, counts: np.ndarray, *, level: float = 0.95, n_draws: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Standard error [site] and percentile interval [site, 2] of a pooled accuracy, resampling whole groups.
 
     Parameters

@@ -63,9 +63,13 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         # float64 sums: a residual stream's mean can be hundreds of times its spread
         self.mean_ = X.mean(0, dtype=np.float64) if self.standardize else np.zeros(width)
         scale = X.std(0, dtype=np.float64) if self.standardize else np.ones(width)
-        noise = np.finfo(X.dtype).eps * np.maximum(np.abs(self.mean_), 1.0) * 8  # a constant column's rounding
+        noise = (
+            np.finfo(X.dtype).eps * np.maximum(np.abs(self.mean_), 1.0) * 8
+        )  # a constant column's rounding
         self.scale_ = np.where(scale > noise, scale, 1.0)
-        solver = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol, class_weight=self.class_weight)
+        solver = LogisticRegression(
+            C=self.C, max_iter=self.max_iter, tol=self.tol, class_weight=self.class_weight
+        )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             solver.fit((X - self.mean_) / self.scale_, y)

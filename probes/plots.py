@@ -12,8 +12,16 @@ from interp.plots import Series, lines
 __all__ = ["sweep_chart"]
 
 
-def sweep_chart(sites: Sequence[str], accuracy: np.ndarray, interval: np.ndarray | None, *, control: np.ndarray | None = None,
-                shuffled: np.ndarray | None = None, majority: float | None = None, title: str = "") -> go.Figure:
+def sweep_chart(
+    sites: Sequence[str],
+    accuracy: np.ndarray,
+    interval: np.ndarray | None,
+    *,
+    control: np.ndarray | None = None,
+    shuffled: np.ndarray | None = None,
+    majority: float | None = None,
+    title: str = "",
+) -> go.Figure:
     """Accuracy over sites with its band; control task, shuffled labels and majority class in grey."""
     ends = (None, None) if interval is None else (interval[:, 0], interval[:, 1])
     series = [Series(name="probe", y=accuracy, low=ends[0], high=ends[1])]
@@ -23,6 +31,10 @@ def sweep_chart(sites: Sequence[str], accuracy: np.ndarray, interval: np.ndarray
         series.append(Series(name="shuffled labels", y=shuffled, baseline=True))
     figure = lines(list(sites), series, title=title, x_title="site", y_title="held-out accuracy")
     if majority is not None:
-        figure.add_hline(y=majority, line={"dash": "dot", "color": "#222222", "width": 1.2}, annotation_text="majority class",
-                         annotation_position="bottom right")
+        figure.add_hline(
+            y=majority,
+            line={"dash": "dot", "color": "#222222", "width": 1.2},
+            annotation_text="majority class",
+            annotation_position="top left",
+        )
     return figure

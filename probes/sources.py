@@ -38,7 +38,9 @@ class Samples:
     types: np.ndarray | None
 
 
-def read(source: Any, labels: Column, sites: Any, *, tokens: Tokens | None, groups: Any, types: Any) -> tuple[list[str], Samples]:
+def read(
+    source: Any, labels: Column, sites: Any, *, tokens: Tokens | None, groups: Any, types: Any
+) -> tuple[list[str], Samples]:
     """The names of the sites that were asked for, and their samples; arguments as for :func:`probes.sweep`."""
     if isinstance(source, Mapping):
         return _from_mapping(source, labels, sites, groups=groups, types=types)
@@ -48,7 +50,9 @@ def read(source: Any, labels: Column, sites: Any, *, tokens: Tokens | None, grou
         return _from_model(source, labels, sites, tokens=tokens, groups=groups, types=types)
     if hasattr(source, "n_rows") and hasattr(source, "rows"):
         return _from_store(source, labels, sites, groups=groups, types=types)
-    raise InputError(f"cannot sweep over a {type(source).__name__}; give a model, an ActivationStore or a mapping site -> rows")
+    raise InputError(
+        f"cannot sweep over a {type(source).__name__}; give a model, an ActivationStore or a mapping site -> rows"
+    )
 
 
 def _column(values: Column, n: int, what: str) -> np.ndarray:
@@ -60,7 +64,9 @@ def _column(values: Column, n: int, what: str) -> np.ndarray:
     return column.astype(np.int64)
 
 
-def _from_mapping(source: Mapping[Any, Any], labels: Column, sites: Any, *, groups: Any, types: Any) -> tuple[list[str], Samples]:
+def _from_mapping(
+    source: Mapping[Any, Any], labels: Column, sites: Any, *, groups: Any, types: Any
+) -> tuple[list[str], Samples]:
     known = {str(site): x for site, x in source.items()}
     asked = [str(s) for s in ([sites] if isinstance(sites, str | Site) else sites)]
     names = [name for name in known if any(name == one or fnmatchcase(name, one) for one in asked)]
@@ -68,20 +74,31 @@ def _from_mapping(source: Mapping[Any, Any], labels: Column, sites: Any, *, grou
         raise InputError(f"none of {asked} is among the given sites: {list(known)}")
     n = len(known[names[0]])
     if groups is None:
-        raise InputError("groups is missing: say which text each row comes from, or groups='row' where rows are independent")
+        raise InputError(
+            "groups is missing: say which text each row comes from, or groups='row' where rows are independent"
+        )
     column = np.arange(n) if isinstance(groups, str) else _column(groups, n, "groups")
-    data = Samples(rows=lambda name: _matrix(known[name], name), labels=_column(labels, n, "labels"), groups=column,
-                 types=None if types is None else _column(types, n, "types"))
+    data = Samples(
+        rows=lambda name: _matrix(known[name], name),
+        labels=_column(labels, n, "labels"),
+        groups=column,
+        types=None if types is None else _column(types, n, "types"),
+    )
     return names, data
 
 
-def _from_store(store: Any, labels: Column, sites: Any, *, groups: Any, types: Any) -> tuple[list[str], Samples]:
+def _from_store(
+    store: Any, labels: Column, sites: Any, *, groups: Any, types: Any
+) -> tuple[list[str], Samples]:
     names, n = [str(s) for s in _store_sites(store, sites)], store.n_rows
     doc, ids = (store.doc if groups is None else groups), (store.tokens if types is None else types)
     everything = np.arange(n)
-    data = Samples(rows=lambda name: _matrix(store.rows(name, everything), name), labels=_column(labels, n, "labels"),
-                 groups=everything if isinstance(doc, str) else _column(doc, n, "groups"),
-                 types=None if ids is None else _column(ids, n, "types"))
+    data = Samples(
+        rows=lambda name: _matrix(store.rows(name, everything), name),
+        labels=_column(labels, n, "labels"),
+        groups=everything if isinstance(doc, str) else _column(doc, n, "groups"),
+        types=None if ids is None else _column(ids, n, "types"),
+    )
     return names, data
 
 
@@ -89,7 +106,9 @@ def _store_sites(store: Any, sites: Any) -> list[Site]:
     return list(SiteTable([Site.parse(s) for s in store.sites]).find(sites))
 
 
-def _from_model(model: Any, labels: Column, sites: Any, *, tokens: Tokens, groups: Any, types: Any) -> tuple[list[str], Samples]:
+def _from_model(
+    model: Any, labels: Column, sites: Any, *, tokens: Tokens, groups: Any, types: Any
+) -> tuple[list[str], Samples]:
     found = model.find(sites)
     acts = model.capture(tokens, list(found), device="cpu", batch_size=32)
     mask = tokens.mask.cpu()
@@ -107,9 +126,12 @@ def _from_model(model: Any, labels: Column, sites: Any, *, tokens: Tokens, group
         types = tokens.ids.cpu()[mask]
     n = sizes[str(found[0])]
     own = texts if groups is None else groups
-    data = Samples(rows=lambda name: _matrix(flat[name], name), labels=_column(label_grid, n, "labels"),
-                 groups=np.arange(n) if isinstance(own, str) else _column(own, n, "groups"),
-                 types=None if types is None else _column(types, n, "types"))
+    data = Samples(
+        rows=lambda name: _matrix(flat[name], name),
+        labels=_column(label_grid, n, "labels"),
+        groups=np.arange(n) if isinstance(own, str) else _column(own, n, "groups"),
+        types=None if types is None else _column(types, n, "types"),
+    )
     return [str(site) for site in found], data
 
 
@@ -121,5 +143,7 @@ def _matrix(x: Any, name: str) -> np.ndarray:
     rows = rows.flatten(1).float()
     if not bool(torch.isfinite(rows).all()):
         bad = torch.nonzero(~torch.isfinite(rows).all(1)).flatten()
-        raise InputError(f"{name} holds NaN or infinity in {len(bad)} rows, the first of them row {int(bad[0])}")
+        raise InputError(
+            f"{name} holds NaN or infinity in {len(bad)} rows, the first of them row {int(bad[0])}"
+        )
     return rows.numpy()

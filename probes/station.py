@@ -40,7 +40,7 @@ class ProbeStation:
         labels = _labels(study)
         if labels:
             return None
-        return "no labels were given, and no two tokens occur often enough in front of others to ask for the previous token"
+        return "no labels were given, and too few tokens recur in front of others to ask for the previous one"
 
     def estimate(self, study: Study) -> Estimate:
         """Nine fits a site and label."""
@@ -62,15 +62,22 @@ class ProbeStation:
             try:
                 rows = draw(study, sites, n_rows=N_ROWS, seed=study.seed, where=grid >= 0)
                 sweeps[name] = sweep(
-                    dict(rows.acts), rows.column(grid), [str(s) for s in sites], groups=rows.doc, types=rows.ids,
-                    seeds=[study.seed + s for s in SEEDS], progress=study.progress,
+                    dict(rows.acts),
+                    rows.column(grid),
+                    [str(s) for s in sites],
+                    groups=rows.doc,
+                    types=rows.ids,
+                    seeds=[study.seed + s for s in SEEDS],
+                    progress=study.progress,
                 )
             except InputError as error:  # one label that cannot be probed must not hide the others
                 lost.append(f"Label {name!r} was not probed: {error}")
         if not sweeps:
             raise InputError(" ".join(lost))
         return Section(
-            name=self.name, title=self.title, summary=" ".join(_finding(name, result) for name, result in sweeps.items()),
+            name=self.name,
+            title=self.title,
+            summary=" ".join(_finding(name, result) for name, result in sweeps.items()),
             plates=tuple(_plate(name, result) for name, result in sweeps.items()),
             tables=tuple(_table(name, result) for name, result in sweeps.items()),
             numbers={name: _numbers(result) for name, result in sweeps.items()},
@@ -82,9 +89,13 @@ STATION = ProbeStation()
 
 
 def _labels(study: Study) -> Mapping[str, Tensor]:
-    """The study's own labels; without any, which of the commonest tokens stood just before (asked of no one: counted)."""
+    """The study's own labels; without any, which of the commonest tokens stood just before."""
     if study.labels:
-        return {name: grid.cpu() for name, grid in list(study.labels.items())[:MAX_LABELS] if len(grid[grid >= 0].unique()) > 1}
+        return {
+            name: grid.cpu()
+            for name, grid in list(study.labels.items())[:MAX_LABELS]
+            if len(grid[grid >= 0].unique()) > 1
+        }
     if study.store is not None and bool((study.store.pos[:1] < 0).any()):
         return {}
     previous = _previous_token(study)
@@ -120,58 +131,108 @@ def _best(result: SweepResult) -> int:
 
 def _finding(name: str, result: SweepResult) -> str:
     value, majority, best = np.asarray(result.value), float(np.mean(result.chance or 0.0)), _best(result)
-    low, high = (result.interval[best] if result.interval is not None else (np.nan, np.nan))
+    low, high = result.interval[best] if result.interval is not None else (np.nan, np.nan)
     control = "" if result.control is None else f", {result.control[best]:.0%} on the control task"
     nothing = max(majority, float(result.shuffled[best]), 1 / len(result.classes))
     verdict = "is read best" if low > nothing else "is not read above chance; the best is"
     return (
-        f"{name.capitalize()} ({len(result.classes)} classes) {verdict} at {result.ticks[0][best]}: {value[best]:.0%} of held-out texts' tokens "
-        f"right ({low:.0%}-{high:.0%}), against {majority:.0%} for the commonest class{control}; at the first site {value[0]:.0%}."
+        f"{name.capitalize()} ({len(result.classes)} classes) {verdict} at {result.ticks[0][best]}: "
+        f"{value[best]:.0%} of held-out texts' tokens "
+        f"right ({low:.0%}-{high:.0%}), against {majority:.0%} for the commonest class{control}; at the first "
+        f"site {value[0]:.0%}."
     )
 
 
 def _plate(name: str, result: SweepResult) -> Plate:
     figure = result.plot()
     figure.update_layout(title=None)
-    control = "" if result.control is None else (
-        " The control task gives every word type one random label: a probe that scores high on it has remembered types, not read the property.")
-    return Plate(title=f"Probe accuracy: {name}", figure=figure, caption=(
-        f"{result.n} tokens of {result.n_groups} texts, {len(result.classes)} classes; {result.accuracy.shape[1]} splits by text "
-        f"({result.n_train} train, {result.n_test} test tokens). Band: 95% bootstrap interval over test texts.{control}"))
+    control = (
+        ""
+        if result.control is None
+        else (
+            " The control task gives every word type one random label: a probe that scores high on it has "
+            "remembered types, not read the property."
+        )
+    )
+    return Plate(
+        title=f"Probe accuracy: {name}",
+        figure=figure,
+        caption=(
+            f"{result.n} tokens of {result.n_groups} texts, {len(result.classes)} classes; "
+            f"{result.accuracy.shape[1]} splits by text "
+            f"({result.n_train} train, {result.n_test} test tokens). Band: 95% bootstrap interval over test "
+            f"texts.{control}"
+        ),
+    )
 
 
 def _table(name: str, result: SweepResult) -> Table:
-    columns = ("site", "accuracy", "low", "high", "control task", "selectivity", "shuffled labels", "majority class")
+    columns = (
+        "site",
+        "accuracy",
+        "low",
+        "high",
+        "control task",
+        "selectivity",
+        "shuffled labels",
+        "majority class",
+    )
     value, ends = np.asarray(result.value), result.interval
     rows = []
     for i, site in enumerate(result.ticks[0]):
         control = None if result.control is None else float(result.control[i])
-        rows.append((
-            site, round(float(value[i]), 4), *(None if ends is None else round(float(e), 4) for e in (ends[i] if ends is not None else (0, 0))),
-            None if control is None else round(control, 4), None if control is None else round(float(value[i]) - control, 4),
-            round(float(result.shuffled[i]), 4), round(float(np.mean(result.chance or 0.0)), 4),
-        ))
+        rows.append(
+            (
+                site,
+                round(float(value[i]), 4),
+                *(
+                    None if ends is None else round(float(e), 4)
+                    for e in (ends[i] if ends is not None else (0, 0))
+                ),
+                None if control is None else round(control, 4),
+                None if control is None else round(float(value[i]) - control, 4),
+                round(float(result.shuffled[i]), 4),
+                round(float(np.mean(result.chance or 0.0)), 4),
+            )
+        )
     return Table(title=f"Probe accuracy by site: {name}", columns=columns, rows=tuple(rows))
 
 
 def _numbers(result: SweepResult) -> dict[str, object]:
     return {
-        "sites": list(result.ticks[0]), "accuracy": np.asarray(result.value).tolist(),
-        "interval": None if result.interval is None else result.interval.tolist(), "level": result.level,
-        "by_seed": result.accuracy.tolist(), "control": None if result.control is None else result.control.tolist(),
-        "control_reason": result.reason, "shuffled": result.shuffled.tolist(), "majority": float(np.mean(result.chance or 0.0)),
-        "n": result.n, "n_groups": result.n_groups, "n_train": result.n_train, "n_test": result.n_test,
-        "classes": list(result.classes), "converged": result.converged, "convention": result.convention,
+        "sites": list(result.ticks[0]),
+        "accuracy": np.asarray(result.value).tolist(),
+        "interval": None if result.interval is None else result.interval.tolist(),
+        "level": result.level,
+        "by_seed": result.accuracy.tolist(),
+        "control": None if result.control is None else result.control.tolist(),
+        "control_reason": result.reason,
+        "shuffled": result.shuffled.tolist(),
+        "majority": float(np.mean(result.chance or 0.0)),
+        "n": result.n,
+        "n_groups": result.n_groups,
+        "n_train": result.n_train,
+        "n_test": result.n_test,
+        "classes": list(result.classes),
+        "converged": result.converged,
+        "convention": result.convention,
     }
 
 
 def _caveats(study: Study) -> tuple[str, ...]:
-    fallback = () if _is_asked(study) else (
-        "No labels were given, so the probe asks for something every text has: which of its commonest tokens stood just before. "
-        "Where one token predicts its neighbour, the current token alone already tells part of it; the first site shows how much.",
+    fallback = (
+        ()
+        if _is_asked(study)
+        else (
+            "No labels were given, so the probe asks for something every text has: which of its commonest "
+            "tokens stood just before. "
+            "Where one token predicts its neighbour, the current token alone already tells part of it; the "
+            "first site shows how much.",
+        )
     )
     return (
         *fallback,
         "That a label can be read does not show that the model uses it; nothing was edited here.",
-        "The intervals resample test texts; they leave out the spread from training on other texts (see the figures by seed).",
+        "The intervals resample test texts; they leave out the spread from training on other texts (see the "
+        "figures by seed).",
     )

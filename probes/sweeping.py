@@ -28,6 +28,7 @@ __all__ = ["SweepResult", "sweep"]
 _SMALL = 2_000_000
 """Entries of a training matrix below which a fit runs on one thread."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SweepResult(Result):
     """Held-out accuracy by site. ``chance`` is the majority baseline: always the train set's commonest class."""
@@ -57,20 +58,38 @@ class SweepResult(Result):
         """Accuracy over sites with its interval, the control, the shuffled labels and the majority baseline."""
         from probes import plots
 
-        return plots.sweep_chart(self.ticks[0], np.asarray(self.value), self.interval, control=self.control,
-                                 shuffled=self.shuffled, majority=float(np.mean(self.chance or 0.0)), title=self.name)
+        return plots.sweep_chart(
+            self.ticks[0],
+            np.asarray(self.value),
+            self.interval,
+            control=self.control,
+            shuffled=self.shuffled,
+            majority=float(np.mean(self.chance or 0.0)),
+            title=self.name,
+        )
 
 
-def sweep(source: Any, labels: Column, sites: Sequence[str | Site] | str | Site, *, tokens: Tokens | None = None,
-          groups: Column | str | None = None, types: Column | None = None, seeds: Sequence[int] = (0, 1, 2),
-          test_fraction: float = 0.3, max_samples: int | None = 4000, probe: Any = None,
-          progress: bool = False) -> SweepResult:
+def sweep(
+    source: Any,
+    labels: Column,
+    sites: Sequence[str | Site] | str | Site,
+    *,
+    tokens: Tokens | None = None,
+    groups: Column | str | None = None,
+    types: Column | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    test_fraction: float = 0.3,
+    max_samples: int | None = 4000,
+    probe: Any = None,
+    progress: bool = False,
+) -> SweepResult:
     """Probe accuracy at every site, with interval, control task, shuffled labels and majority baseline.
 
     Parameters
     ----------
     source
-        A model (then ``tokens`` says on what), an :class:`interp.ActivationStore`, or a mapping site -> rows [sample, d].
+        A model (then ``tokens`` says on what), an :class:`interp.ActivationStore`, or a mapping site -> rows
+        [sample, d].
     labels
         Integer class of every sample: [batch, pos] (or [batch]) for a model, [sample] otherwise. Negative: no label.
     sites
@@ -145,7 +164,9 @@ class _Tally:
         if i == 0:
             np.add.at(self.counts, self.group[test], 1)
 
-    def result(self, names: Sequence[str], seeds: Sequence[int], splits: Sequence[np.ndarray], majority: float) -> SweepResult:
+    def result(
+        self, names: Sequence[str], seeds: Sequence[int], splits: Sequence[np.ndarray], majority: float
+    ) -> SweepResult:
         tested = self.counts > 0
         share = {kind: c[:, tested].sum(1) / self.counts.sum() for kind, c in self.correct.items()}
         spread = {kind: group_interval(c[:, tested], self.counts[tested]) for kind, c in self.correct.items()}
@@ -153,21 +174,36 @@ class _Tally:
         n = len(self.data.labels)
         n_test = round(float(np.mean([s.sum() for s in splits])))
         return SweepResult(
-            name="probe accuracy", value=share["task"], stderr=spread["task"][0], interval=spread["task"][1],
-            n=n, chance=majority, axes=("site",), ticks=(tuple(names),),
+            name="probe accuracy",
+            value=share["task"],
+            stderr=spread["task"][0],
+            interval=spread["task"][1],
+            n=n,
+            chance=majority,
+            axes=("site",),
+            ticks=(tuple(names),),
             convention=f"held-out accuracy over {len(seeds)} splits by group; interval: bootstrap over tested groups; "
-                       "chance: majority class of the train groups; control: one random label per word type",
-            accuracy=self.accuracy, control=share["control"] if has_control else None,
+            "chance: majority class of the train groups; control: one random label per word type",
+            accuracy=self.accuracy,
+            control=share["control"] if has_control else None,
             control_interval=spread["control"][1] if has_control else None,
-            shuffled=share["shuffled"], shuffled_interval=spread["shuffled"][1],
-            classes=tuple(int(c) for c in np.unique(self.data.labels)), n_groups=len(self.group_names),
-            n_train=n - n_test, n_test=n_test, converged=float(np.mean(self.fits)),
-            reason=None if has_control else "no word types that differ were given, so there is no control task",
+            shuffled=share["shuffled"],
+            shuffled_interval=spread["shuffled"][1],
+            classes=tuple(int(c) for c in np.unique(self.data.labels)),
+            n_groups=len(self.group_names),
+            n_train=n - n_test,
+            n_test=n_test,
+            converged=float(np.mean(self.fits)),
+            reason=None
+            if has_control
+            else "no word types that differ were given, so there is no control task",
             provenance={"seeds": [int(s) for s in seeds]},
         )
 
 
-def _fit(template: Any, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> tuple[np.ndarray, bool]:
+def _fit(
+    template: Any, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> tuple[np.ndarray, bool]:
     """Which test samples a fresh probe gets right, and whether its solver converged."""
     import warnings
 
@@ -201,7 +237,9 @@ def _majority(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
     for test in splits:
         classes, counts = np.unique(labels[~test], return_counts=True)
         if len(classes) < 2:
-            raise InputError(f"the train groups of a split hold one class only ({classes[0]}); give more texts, or other groups")
+            raise InputError(
+                f"the train groups of a split hold one class only ({classes[0]}); give more texts, or other groups"
+            )
         right += int((labels[test] == classes[counts.argmax()]).sum())
         total += int(test.sum())
     return right / total
@@ -214,12 +252,16 @@ def _usable(data: Samples, max_samples: int | None, seeds: Sequence[int]) -> Sam
     keep = np.flatnonzero(data.labels >= 0)
     classes = np.unique(data.labels[keep])
     if len(classes) < 2:
-        raise InputError(f"{len(keep)} of {len(data.labels)} samples are labelled, all of class {classes.tolist()}; "
-                         "a probe needs at least two classes")
+        raise InputError(
+            f"{len(keep)} of {len(data.labels)} samples are labelled, all of class {classes.tolist()}; "
+            "a probe needs at least two classes"
+        )
     if max_samples is not None and len(keep) > max_samples:
         keep = np.sort(np.random.default_rng(seeds[0]).choice(keep, size=max_samples, replace=False))
     every = data.rows
     types = None if data.types is None else data.types[keep]
     if types is not None and len(np.unique(types)) < 2:
         types = None  # one word type: the control task would be a constant
-    return Samples(rows=lambda name: every(name)[keep], labels=data.labels[keep], groups=data.groups[keep], types=types)
+    return Samples(
+        rows=lambda name: every(name)[keep], labels=data.labels[keep], groups=data.groups[keep], types=types
+    )

@@ -42,7 +42,9 @@ def prepared(folder: Path, *, resume: bool) -> Path:
         It cannot be made.
     """
     if not resume and ((folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists()):
-        raise InputError(f"{folder} already holds a run; say resume=True to go on with it, or choose another folder")
+        raise InputError(
+            f"{folder} already holds a run; say resume=True to go on with it, or choose another folder"
+        )
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -61,7 +63,12 @@ def write(folder: Path, trainer: Trainer, identity: dict[str, Any]) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     write_bytes_atomic(aside / _STATE, save_tensors(_state(trainer)))
-    manifest = {"step": trainer.step, "scale": trainer.scale.hex(), "sha256": sha256_file(aside / _STATE), **identity}
+    manifest = {
+        "step": trainer.step,
+        "scale": trainer.scale.hex(),
+        "sha256": sha256_file(aside / _STATE),
+        **identity,
+    }
     write_json_atomic(aside / _MANIFEST, manifest)
     aside.rename(place)
     _sync(place.parent)
@@ -114,7 +121,9 @@ def _state(trainer: Trainer) -> dict[str, Tensor]:
 
 def _take(trainer: Trainer, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        }
 
     trainer.coder.load_state_dict(part("coder."))
     for name, parameter in trainer.coder.named_parameters():
@@ -128,9 +137,15 @@ def _take(trainer: Trainer, tensors: dict[str, Tensor], manifest: dict[str, Any]
 
 def _same_run(manifest: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
     old, new = manifest.get("config", {}), identity["config"]
-    differs = [f"{name}: {old.get(name)!r} there, {value!r} now" for name, value in new.items() if old.get(name) != value]
+    differs = [
+        f"{name}: {old.get(name)!r} there, {value!r} now"
+        for name, value in new.items()
+        if old.get(name) != value
+    ]
     if differs:
-        raise StoreError(f"{place} belongs to another configuration ({'; '.join(differs)}); choose another folder")
+        raise StoreError(
+            f"{place} belongs to another configuration ({'; '.join(differs)}); choose another folder"
+        )
     if manifest.get("data") != identity["data"]:
         raise StoreError(f"{place} was trained on other data; choose another folder")
 

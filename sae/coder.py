@@ -17,7 +17,9 @@ from interp.errors import InputError
 __all__ = ["RULES", "Coder", "topk"]
 
 
-def topk(pre: Float[Tensor, "sample latent"], k: int) -> tuple[Int64[Tensor, "sample k"], Float[Tensor, "sample k"]]:
+def topk(
+    pre: Float[Tensor, "sample latent"], k: int
+) -> tuple[Int64[Tensor, "sample k"], Float[Tensor, "sample k"]]:
     """The k largest pre-activations of each row, those that are negative set to 0 (Gao et al. 2024, section 2.3)."""
     values, indices = pre.topk(k, dim=-1, sorted=False)
     return indices, values.relu()
@@ -47,7 +49,16 @@ class Coder(nn.Module):
         [d_sae] and [d_in].
     """
 
-    def __init__(self, d_in: int, d_sae: int, k: int, *, kind: str = "topk", seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        k: int,
+        *,
+        kind: str = "topk",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         if kind not in RULES:
             raise InputError(f"kind {kind!r} is not known here; it is one of {sorted(RULES)}")
@@ -61,11 +72,15 @@ class Coder(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(d_sae, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(d_in, dtype=dtype))
 
-    def sparse_encode(self, x: Float[Tensor, "sample d_in"]) -> tuple[Int64[Tensor, "sample k"], Float[Tensor, "sample k"]]:
+    def sparse_encode(
+        self, x: Float[Tensor, "sample d_in"]
+    ) -> tuple[Int64[Tensor, "sample k"], Float[Tensor, "sample k"]]:
         """Which latents each row uses, and how much of each."""
         return RULES[self.kind]((x - self.b_dec) @ self.W_enc + self.b_enc, self.k)
 
-    def sparse_decode(self, indices: Int64[Tensor, "sample k"], values: Float[Tensor, "sample k"]) -> Float[Tensor, "sample d_in"]:
+    def sparse_decode(
+        self, indices: Int64[Tensor, "sample k"], values: Float[Tensor, "sample k"]
+    ) -> Float[Tensor, "sample d_in"]:
         """The rows that sparse codes stand for; costs sample x k x d_in, whatever the number of latents."""
         rows = nn.functional.embedding_bag(indices, self.W_dec, per_sample_weights=values, mode="sum")
         return rows + self.b_dec
@@ -79,7 +94,9 @@ class Coder(nn.Module):
             The rows are not ``d_in`` wide.
         """
         if x.shape[-1] != self.d_in:
-            raise InputError(f"this coder reads rows of width {self.d_in}; got {list(x.shape)} (another site?)")
+            raise InputError(
+                f"this coder reads rows of width {self.d_in}; got {list(x.shape)} (another site?)"
+            )
         indices, values = self.sparse_encode(x.reshape(-1, self.d_in).to(self.W_enc.dtype))
         codes = values.new_zeros(len(values), self.d_sae).scatter(1, indices, values)
         return codes.reshape(*x.shape[:-1], self.d_sae)
@@ -106,7 +123,9 @@ class Coder(nn.Module):
 
         Scaling every pre-activation by one positive number changes no winner of the top k, so it is exact.
         """
-        other = Coder(self.d_in, self.d_sae, self.k, kind=self.kind, dtype=self.W_dec.dtype).to(self.W_dec.device)
+        other = Coder(self.d_in, self.d_sae, self.k, kind=self.kind, dtype=self.W_dec.dtype).to(
+            self.W_dec.device
+        )
         other.W_enc.copy_(self.W_enc)
         other.W_dec.copy_(self.W_dec)
         other.b_enc.copy_(self.b_enc * scale)

@@ -37,13 +37,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            *(f"{name} = {getattr(self, name)} must be at least 1" for name in ("d_sae", "k", "steps", "batch_size", "log_every")
-              if getattr(self, name) < 1),
+            *(
+                f"{name} = {getattr(self, name)} must be at least 1"
+                for name in ("d_sae", "k", "steps", "batch_size", "log_every")
+                if getattr(self, name) < 1
+            ),
             *([f"kind = {self.kind!r} is not known here; it is 'topk'"] if self.kind != "topk" else []),
             *([f"k = {self.k} exceeds d_sae = {self.d_sae}"] if self.k > self.d_sae else []),
             *([f"lr = {self.lr} must be positive"] if not self.lr > 0 else []),
             *([f"warmup = {self.warmup} must lie in [0, 0.8]"] if not 0 <= self.warmup <= 0.8 else []),
-            *([f"checkpoint_every = {self.checkpoint_every} must not be negative"] if self.checkpoint_every < 0 else []),
+            *(
+                [f"checkpoint_every = {self.checkpoint_every} must not be negative"]
+                if self.checkpoint_every < 0
+                else []
+            ),
         ]
         if problems:
             raise InputError("this training cannot run: " + "; ".join(problems))

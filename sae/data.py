@@ -51,10 +51,14 @@ def row_source(data: Any, site: str | Site | None = None) -> RowSource:
     """
     if isinstance(data, Tensor):
         if data.ndim != 2 or not data.is_floating_point() or data.shape[0] < 2:
-            raise InputError(f"rows to train on are floats [sample, d]; got {data.dtype} {list(data.shape)}"
-                             " (flatten batch and positions first, e.g. with Activations.rows)")
+            raise InputError(
+                f"rows to train on are floats [sample, d]; got {data.dtype} {list(data.shape)}"
+                " (flatten batch and positions first, e.g. with Activations.rows)"
+            )
         rows = data.detach()
-        return RowSource(n=data.shape[0], d=data.shape[1], place="tensor", draw=lambda i: rows[i.to(rows.device)].float())
+        return RowSource(
+            n=data.shape[0], d=data.shape[1], place="tensor", draw=lambda i: rows[i.to(rows.device)].float()
+        )
     if hasattr(data, "n_rows") and hasattr(data, "rows"):
         sites = [str(s) for s in data.sites]
         if site is None and len(sites) != 1:
@@ -66,8 +70,12 @@ def row_source(data: Any, site: str | Site | None = None) -> RowSource:
         def draw(indices: Tensor) -> Tensor:
             return torch.as_tensor(data.rows(name, indices)).flatten(1).float()
 
-        return RowSource(n=int(data.n_rows), d=draw(torch.zeros(1, dtype=torch.long)).shape[1], place=name, draw=draw)
-    raise InputError(f"cannot train on a {type(data).__name__}; give a tensor [sample, d] or an ActivationStore")
+        return RowSource(
+            n=int(data.n_rows), d=draw(torch.zeros(1, dtype=torch.long)).shape[1], place=name, draw=draw
+        )
+    raise InputError(
+        f"cannot train on a {type(data).__name__}; give a tensor [sample, d] or an ActivationStore"
+    )
 
 
 def batch_indices(n: int, batch_size: int, step: int, seed: int) -> Int64[Tensor, "sample"]:
@@ -77,7 +85,9 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> Int64[Tensor
     """
     per_pass = n // batch_size
     if per_pass == 0:
-        raise InputError(f"there are {n} rows, fewer than one batch of {batch_size}; lower batch_size or bring more data")
+        raise InputError(
+            f"there are {n} rows, fewer than one batch of {batch_size}; lower batch_size or bring more data"
+        )
     epoch, place = divmod(step, per_pass)
     order = _order(n, seed, epoch)
     return order[place * batch_size : (place + 1) * batch_size]

@@ -51,13 +51,22 @@ class Evaluation(Result):
 
         names = ["this coder", *self.baselines]
         values = np.array([float(self.value), *self.baselines.values()])
-        reach = np.zeros_like(values)
+        reach = np.full_like(values, np.nan)  # the baselines are drawn without whiskers
         reach[0] = 1.96 * float(self.stderr or 0.0)
-        return plots.fvu_chart(names, values, low=values - reach, high=values + reach, title=f"{self.name} (n = {self.n})")
+        return plots.fvu_chart(
+            names, values, low=values - reach, high=values + reach, title=f"{self.name} (n = {self.n})"
+        )
 
 
-def evaluate(coder: Coder, data: Any, *, site: str | Site | None = None, reference: Any = None,
-             groups: Sequence[int] | Tensor | np.ndarray | None = None, seed: int = 0) -> Evaluation:
+def evaluate(
+    coder: Coder,
+    data: Any,
+    *,
+    site: str | Site | None = None,
+    reference: Any = None,
+    groups: Sequence[int] | Tensor | np.ndarray | None = None,
+    seed: int = 0,
+) -> Evaluation:
     """Reconstruction, sparsity and dead latents of ``coder`` on ``data``, with three baselines.
 
     Parameters
@@ -86,7 +95,9 @@ def evaluate(coder: Coder, data: Any, *, site: str | Site | None = None, referen
     """
     source = row_source(data, site)
     if source.d != coder.d_in:
-        raise InputError(f"this coder reads rows of width {coder.d_in}; {source.place} has {source.d} (another site?)")
+        raise InputError(
+            f"this coder reads rows of width {coder.d_in}; {source.place} has {source.d} (another site?)"
+        )
     rows = source.draw(torch.arange(source.n))
     fitted = rows if reference is None else _sampled(row_source(reference, site), seed)
     mean = rows.double().mean(0)
@@ -100,18 +111,37 @@ def evaluate(coder: Coder, data: Any, *, site: str | Site | None = None, referen
     few = _few(rows, seed)
     baselines = {
         f"PCA, {min(coder.k, source.d)} components": _pca_fvu(fitted, rows, coder.k),
-        "random dictionary": _random_fvu(fitted.double().mean(0).float(), rows[few], float(power[few].sum()), coder, seed),
+        "random dictionary": _random_fvu(
+            fitted.double().mean(0).float(), rows[few], float(power[few].sum()), coder, seed
+        ),
     }
     return Evaluation(
-        name="FVU", value=fvu, stderr=_ratio_stderr(error, power, groups), n=source.n,
-        chance=baselines["random dictionary"], convention="sum of squared errors over sum of squared distances from the mean, all rows",
-        explained_variance=1.0 - fvu, l0=codes_used, dead=float((fired == 0).double().mean()), cosine=float(cosine),
-        density=(fired / source.n).numpy(), row_error=error.numpy(), row_power=power.numpy(), baselines=baselines,
-        provenance={"d_sae": coder.d_sae, "k": coder.k, "place": source.place, "baselines_fitted_on": "the same rows" if reference is None else "reference rows"},
+        name="FVU",
+        value=fvu,
+        stderr=_ratio_stderr(error, power, groups),
+        n=source.n,
+        chance=baselines["random dictionary"],
+        convention="sum of squared errors over sum of squared distances from the mean, all rows",
+        explained_variance=1.0 - fvu,
+        l0=codes_used,
+        dead=float((fired == 0).double().mean()),
+        cosine=float(cosine),
+        density=(fired / source.n).numpy(),
+        row_error=error.numpy(),
+        row_power=power.numpy(),
+        baselines=baselines,
+        provenance={
+            "d_sae": coder.d_sae,
+            "k": coder.k,
+            "place": source.place,
+            "baselines_fitted_on": "the same rows" if reference is None else "reference rows",
+        },
     )
 
 
-def match_dictionary(learned: Float[Tensor, "latent _"], truth: Float[Tensor, "feature _"], *, threshold: float = 0.9) -> Result:
+def match_dictionary(
+    learned: Float[Tensor, "latent _"], truth: Float[Tensor, "feature _"], *, threshold: float = 0.9
+) -> Result:
     """How well a dictionary holds known directions: each true feature's best cosine among the learned ones.
 
     Returns
@@ -125,10 +155,17 @@ def match_dictionary(learned: Float[Tensor, "latent _"], truth: Float[Tensor, "f
     random = torch.randn(learned.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     best, chance = (_best_cosine(d.double(), truth.double()) for d in (learned.detach(), random))
     return Result(
-        name="MMCS", value=float(best.mean()), stderr=float(best.std() / len(best) ** 0.5) if len(best) > 1 else None,
-        n=len(best), chance=float(chance.mean()),
+        name="MMCS",
+        value=float(best.mean()),
+        stderr=float(best.std() / len(best) ** 0.5) if len(best) > 1 else None,
+        n=len(best),
+        chance=float(chance.mean()),
         convention="mean over true features of the largest cosine with a learned direction (signed)",
-        provenance={"found": float((best > threshold).double().mean()), "threshold": threshold, "best": [float(b) for b in best]},
+        provenance={
+            "found": float((best > threshold).double().mean()),
+            "threshold": threshold,
+            "best": [float(b) for b in best],
+        },
     )
 
 
@@ -168,8 +205,10 @@ def _pca_fvu(fitted: Tensor, rows: Tensor, k: int) -> float:
 
 
 def _random_fvu(mean: Tensor, rows: Tensor, power: float, coder: Coder, seed: int) -> float:
-    """Random unit directions of the coder's number; each row takes its k best-aligned and weighs them by least squares."""
-    directions = torch.randn(coder.d_sae, rows.shape[1], generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+    """Random unit directions, as many as latents: each row weighs its k best-aligned by least squares."""
+    directions = torch.randn(
+        coder.d_sae, rows.shape[1], generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64
+    )
     directions = directions / directions.norm(dim=1, keepdim=True)
     offset = rows.double() - mean.double()
     chosen = (offset @ directions.T).topk(coder.k, dim=1).indices

@@ -49,7 +49,9 @@ class SaeStation:
             return f"{n} rows are too few to train a dictionary and judge it on others; at least {LEAST} are needed"
         site = middle_site(sites)
         width = _width(study, site)
-        return None if width >= 4 else f"{site} is {width} wide; a sparse dictionary needs at least 4 dimensions"
+        return (
+            None if width >= 4 else f"{site} is {width} wide; a sparse dictionary needs at least 4 dimensions"
+        )
 
     def estimate(self, study: Study) -> Estimate:
         """The training's matrix products dominate."""
@@ -57,7 +59,9 @@ class SaeStation:
         config = settings(_n_rows(study), d, study.seed)
         flops = _step_cost(config.batch_size, d, config.d_sae) * config.steps
         passes = 0.0 if study.store is not None else float(len(study.tokens))
-        memory = 4 * (min(N_ROWS, _n_rows(study)) * d * 2 + 8 * d * config.d_sae + 4 * config.batch_size * config.d_sae)
+        memory = 4 * (
+            min(N_ROWS, _n_rows(study)) * d * 2 + 8 * d * config.d_sae + 4 * config.batch_size * config.d_sae
+        )
         return Estimate(forward_passes=passes, seconds=2.0 + flops / 1e10, memory_bytes=memory)
 
     def run(self, study: Study) -> Section:
@@ -71,9 +75,13 @@ class SaeStation:
         groups = rows.doc[held] if len(rows.doc[held].unique()) > 1 else None
         found = evaluate(run.coder, x_held, reference=x, groups=groups, seed=study.seed)
         return Section(
-            name=self.name, title=self.title, summary=_summary(site, run, found, len(x)),
-            plates=_plates(site, run, found), tables=(_top_tokens(study, run, rows.at(held), x_held),),
-            numbers=_numbers(site, run, found, len(x)), caveats=_caveats(run),
+            name=self.name,
+            title=self.title,
+            summary=_summary(site, run, found, len(x)),
+            plates=_plates(site, run, found),
+            tables=(_top_tokens(study, run, rows.at(held), x_held),),
+            numbers=_numbers(site, run, found, len(x)),
+            caveats=_caveats(run),
         )
 
 
@@ -100,7 +108,9 @@ def settings(n_rows: int, d: int, seed: int) -> TrainConfig:
     k = min(d_sae, max(4, min(32, d // 8)))
     batch = max(32, min(512, n_rows // 4))
     steps = min(int(BUDGET / _step_cost(batch, d, d_sae)), MAX_PASSES * n_rows // batch, 1500)
-    return TrainConfig(d_sae=d_sae, k=k, steps=max(200, steps), batch_size=batch, seed=seed, checkpoint_every=500)
+    return TrainConfig(
+        d_sae=d_sae, k=k, steps=max(200, steps), batch_size=batch, seed=seed, checkpoint_every=500
+    )
 
 
 def _step_cost(batch: int, d: int, d_sae: int) -> float:
@@ -116,7 +126,10 @@ def _split(rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
     texts = rows.doc.unique()
     order = texts[torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))]
     if len(texts) < 5:  # too few texts to hold one out: split by row, and the caption of the numbers says n
-        order, member = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)), torch.arange(len(rows))
+        order, member = (
+            torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)),
+            torch.arange(len(rows)),
+        )
     else:
         member = rows.doc
     away = torch.isin(member, order[: max(1, len(order) // 5)])
@@ -134,8 +147,10 @@ def _summary(site: Site, run: Run, found: Evaluation, n: int) -> str:
     k = run.config.k
     verdict = "fewer errors than" if float(found.value) < pca else "no fewer errors than"
     return (
-        f"{run.config.d_sae} directions, {found.l0:.1f} of them a token, learnt from {n} tokens at {site}, leave {float(found.value):.1%} ± "
-        f"{1.96 * float(found.stderr or 0):.1%} of the variance of unseen texts unexplained: {verdict} PCA with {k} components ({pca:.1%}); "
+        f"{run.config.d_sae} directions, {found.l0:.1f} of them a token, learnt from {n} tokens at {site}, "
+        f"leave {float(found.value):.1%} ± "
+        f"{1.96 * float(found.stderr or 0):.1%} of the variance of unseen texts unexplained: {verdict} PCA "
+        f"with {k} components ({pca:.1%}); "
         f"as many random directions leave {random:.1%}. {found.dead:.0%} of the latents never fire there."
     )
 
@@ -146,12 +161,27 @@ def _plates(site: Site, run: Run, found: Evaluation) -> tuple[Plate, ...]:
     compared = found.plot().update_layout(title=None)
     silent = int((found.density == 0).sum())
     return (
-        Plate(title="Variance left unexplained", figure=compared, caption=(
-            f"At {site}, {found.n} held-out tokens; whisker: 95% interval (jackknife over texts). PCA uses as many numbers a token as the coder; "
-            "the random dictionary has as many directions, each token weighs its k best-aligned by least squares.")),
-        Plate(title="Training", figure=run.plot(), caption="Of the training batch. A latent counts as dead when it has not fired for a tenth of the steps."),
-        Plate(title="How often latents fire", figure=density_chart(found.density), caption=(
-            f"Over {found.n} held-out tokens; {silent} of {run.config.d_sae} latents that never fire are not drawn.")),
+        Plate(
+            title="Variance left unexplained",
+            figure=compared,
+            caption=(
+                f"At {site}, {found.n} held-out tokens; whisker: 95% interval (jackknife over texts). PCA uses "
+                "as many numbers a token as the coder; "
+                "the random dictionary has as many directions, each token weighs its k best-aligned by least squares."
+            ),
+        ),
+        Plate(
+            title="Training",
+            figure=run.plot(),
+            caption="Of the training batch. A latent counts as dead when it has not fired for a tenth of the steps.",
+        ),
+        Plate(
+            title="How often latents fire",
+            figure=density_chart(found.density),
+            caption=(
+                f"Over {found.n} held-out tokens; {silent} of {run.config.d_sae} latents that never fire are not drawn."
+            ),
+        ),
     )
 
 
@@ -170,28 +200,50 @@ def _top_tokens(study: Study, run: Run, rows: Rows, x: Tensor) -> Table:
             if strength > 0 and len(seen) < 6:
                 seen.setdefault(_shown(study, rows, i), strength)
         text = " | ".join(f"{token} ({strength:.2g})" for token, strength in seen.items())
-        lines.append((latent, round(float(share[latent]), 4), round(float((codes[:, latent] > 0).float().mean()), 4), text))
-    return Table(title="Strongest latents", columns=("latent", "share of energy", "fires on", "tokens it is largest on, with the one before"), rows=tuple(lines),
-                 caption="Held-out tokens. Chosen by energy, not by how easily they can be named.")
+        lines.append(
+            (
+                latent,
+                round(float(share[latent]), 4),
+                round(float((codes[:, latent] > 0).float().mean()), 4),
+                text,
+            )
+        )
+    return Table(
+        title="Strongest latents",
+        columns=("latent", "share of energy", "fires on", "tokens it is largest on, with the one before"),
+        rows=tuple(lines),
+        caption="Held-out tokens. Chosen by energy, not by how easily they can be named.",
+    )
 
 
 def _shown(study: Study, rows: Rows, i: int) -> str:
-    """The token of a row, behind the one before it."""
-    show, ids = study.tokens.show, study.tokens.ids
-    doc, pos = int(rows.doc[i]), int(rows.pos[i])
+    """The token of a row in brackets, behind the one before it; inputs of a few tokens whole."""
+    show, doc, pos = study.tokens.show, int(rows.doc[i]), int(rows.pos[i])
+    ids = study.tokens.ids[doc].tolist()
     if pos < 0:
-        return " ".join(show(t) for t in ids[doc].tolist())
-    before = show(int(ids[doc, pos - 1])) if pos > 0 else ""
-    return f"{before}[{show(int(ids[doc, pos]))}]"
+        return " ".join(show(token) for token in ids)
+    first = 0 if len(ids) <= 4 else max(0, pos - 1)
+    last = len(ids) if len(ids) <= 4 else pos + 1
+    return "".join(f"[{show(ids[j])}]" if j == pos else show(ids[j]) for j in range(first, last))
 
 
 def _numbers(site: Site, run: Run, found: Evaluation, n_train: int) -> dict[str, object]:
     final = {name: float(values[-1]) for name, values in run.history.items() if len(values)}
     return {
-        "site": str(site), "config": run.config.as_dict(), "n_train": n_train, "n": found.n,
-        "fvu": float(found.value), "fvu_stderr": _finite(found.stderr), "explained_variance": found.explained_variance,
-        "convention": found.convention, "l0": found.l0, "dead": found.dead, "cosine": found.cosine,
-        "baselines_fvu": dict(found.baselines), "training": final, "folder": None if run.out is None else run.out.name,
+        "site": str(site),
+        "config": run.config.as_dict(),
+        "n_train": n_train,
+        "n": found.n,
+        "fvu": float(found.value),
+        "fvu_stderr": _finite(found.stderr),
+        "explained_variance": found.explained_variance,
+        "convention": found.convention,
+        "l0": found.l0,
+        "dead": found.dead,
+        "cosine": found.cosine,
+        "baselines_fvu": dict(found.baselines),
+        "training": final,
+        "folder": None if run.out is None else run.out.name,
     }
 
 
@@ -203,7 +255,10 @@ def _finite(value: object) -> float | None:
 def _caveats(run: Run) -> tuple[str, ...]:
     small = run.config.steps * run.config.batch_size
     return (
-        f"A small dictionary, trained for {run.config.steps} steps ({small} rows, repeats included): enough to see that it works, not to study single features.",
-        "Explained variance is not faithfulness: nothing here says what the model's output would be if it saw the reconstruction.",
-        "That a latent's strongest tokens look alike does not show what it means; weaker firings, most of them, are not shown.",
+        f"A small dictionary, trained for {run.config.steps} steps ({small} rows, repeats included): enough to "
+        "see that it works, not to study single features.",
+        "Explained variance is not faithfulness: nothing here says what the model's output would be if it saw "
+        "the reconstruction.",
+        "That a latent's strongest tokens look alike does not show what it means; weaker firings, most of "
+        "them, are not shown.",
     )

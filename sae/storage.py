@@ -27,7 +27,9 @@ FORMATS = ("native",)
 _WEIGHTS, _CARD = "coder.safetensors", "coder.json"
 
 
-def save(coder: Coder, path: str | Path, *, format: str = "native", provenance: Mapping[str, Any] | None = None) -> Path:
+def save(
+    coder: Coder, path: str | Path, *, format: str = "native", provenance: Mapping[str, Any] | None = None
+) -> Path:
     """Write ``coder`` to the folder ``path``.
 
     Raises
@@ -47,8 +49,14 @@ def save(coder: Coder, path: str | Path, *, format: str = "native", provenance: 
     weights = {name: value.detach().cpu().contiguous() for name, value in coder.state_dict().items()}
     write_bytes_atomic(folder / _WEIGHTS, save_tensors(weights))
     card = {
-        "format": "interp-toolkit coder", "schema": SCHEMA, "kind": coder.kind, "d_in": coder.d_in, "d_sae": coder.d_sae,
-        "k": coder.k, "dtype": str(coder.W_dec.dtype).removeprefix("torch."), "sha256": sha256_file(folder / _WEIGHTS),
+        "format": "interp-toolkit coder",
+        "schema": SCHEMA,
+        "kind": coder.kind,
+        "d_in": coder.d_in,
+        "d_sae": coder.d_sae,
+        "k": coder.k,
+        "dtype": str(coder.W_dec.dtype).removeprefix("torch."),
+        "sha256": sha256_file(folder / _WEIGHTS),
         "provenance": dict(provenance or {}),
     }
     write_json_atomic(folder / _CARD, card)
@@ -72,7 +80,9 @@ def load(path: str | Path) -> Coder:
     if sha256_file(folder / _WEIGHTS) != card["sha256"]:
         raise StoreError(f"{folder / _WEIGHTS} is not what {_CARD} describes: torn or changed")
     tensors = read_tensors(folder / _WEIGHTS)
-    coder = Coder(card["d_in"], card["d_sae"], card["k"], kind=card["kind"], dtype=getattr(torch, card["dtype"]))
+    coder = Coder(
+        card["d_in"], card["d_sae"], card["k"], kind=card["kind"], dtype=getattr(torch, card["dtype"])
+    )
     return fill(coder, tensors, folder / _WEIGHTS)
 
 
@@ -94,7 +104,9 @@ def fill(coder: Coder, tensors: Mapping[str, Tensor], path: Path) -> Coder:
     for name, value in tensors.items():
         want = wanted[name]
         if value.shape != want.shape or value.dtype != want.dtype:
-            raise StoreError(f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {want.dtype} {list(want.shape)}")
+            raise StoreError(
+                f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {want.dtype} {list(want.shape)}"
+            )
         if not bool(torch.isfinite(value).all()):
             raise StoreError(f"{path}: {name} holds NaN or infinity")
     coder.load_state_dict(dict(tensors))
@@ -109,6 +121,13 @@ def _checked(card: Any, path: Path) -> dict[str, Any]:
     sizes = [card.get(name) for name in ("d_in", "d_sae", "k")]
     if any(type(size) is not int or not 0 < size < 2**31 for size in sizes) or card["k"] > card["d_sae"]:
         raise StoreError(f"{path} gives impossible sizes: d_in, d_sae, k = {sizes}")
-    if card.get("kind") not in RULES or card.get("dtype") not in ("float32", "float64", "bfloat16", "float16"):
-        raise StoreError(f"{path} names an unknown kind or dtype: {card.get('kind')!r}, {card.get('dtype')!r}")
+    if card.get("kind") not in RULES or card.get("dtype") not in (
+        "float32",
+        "float64",
+        "bfloat16",
+        "float16",
+    ):
+        raise StoreError(
+            f"{path} names an unknown kind or dtype: {card.get('kind')!r}, {card.get('dtype')!r}"
+        )
     return card

@@ -48,7 +48,9 @@ class Run:
 
     def __repr__(self) -> str:
         last = {name: float(values[-1]) for name, values in self.history.items() if len(values)}
-        shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("step", "fvu", "l0", "dead") if name in last)
+        shown = ", ".join(
+            f"{name} {last[name]:.4g}" for name in ("step", "fvu", "l0", "dead") if name in last
+        )
         return f"Run({self.coder.kind} {self.coder.d_in} -> {self.coder.d_sae}, k = {self.coder.k}; {shown})"
 
     def to_frame(self) -> pd.DataFrame:
@@ -83,7 +85,12 @@ class Trainer:
         with torch.no_grad():
             coder.b_dec.copy_(mean / scale)
         optimizer = torch.optim.Adam(coder.parameters(), lr=config.lr, betas=(0.9, 0.999))
-        return cls(coder=coder, optimizer=optimizer, scale=scale, last_fired=torch.full((config.d_sae,), -1, dtype=torch.long))
+        return cls(
+            coder=coder,
+            optimizer=optimizer,
+            scale=scale,
+            last_fired=torch.full((config.d_sae,), -1, dtype=torch.long),
+        )
 
     def advance(self, rows: Tensor, rate: float) -> dict[str, float]:
         """One optimiser step on ``rows`` [sample, d]; its loss, FVU and L0."""
@@ -94,8 +101,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # a direction's own length is fixed: the part of its gradient along itself would only be undone again
-        along = (coder.W_dec.grad * coder.W_dec).sum(1, keepdim=True)
-        coder.W_dec.grad -= along.detach() * coder.W_dec.detach()
+        gradient, directions = coder.W_dec.grad, coder.W_dec.detach()
+        assert gradient is not None  # the decoder has just taken part in the loss
+        gradient -= (gradient * directions).sum(1, keepdim=True) * directions
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -107,8 +115,15 @@ class Trainer:
         return {"loss": loss.item(), "fvu": (error.detach().sum() / total).item(), "l0": len(fired) / len(x)}
 
 
-def train(data: Any, config: TrainConfig, out: str | Path | None = None, *, resume: bool = False, site: str | Site | None = None,
-          progress: bool | None = None) -> Run:
+def train(
+    data: Any,
+    config: TrainConfig,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    site: str | Site | None = None,
+    progress: bool | None = None,
+) -> Run:
     """Train a sparse autoencoder.
 
     Parameters
@@ -164,16 +179,34 @@ def train(data: Any, config: TrainConfig, out: str | Path | None = None, *, resu
         history = checkpoints.restore(folder, trainer, identity)
     _loop(trainer, source, config, folder, identity, history, shown=progress)
     coder = trainer.coder.rescaled(trainer.scale)
-    record = provenance(seed=config.seed, config=config.as_dict(), data={"place": source.place, "rows": source.n, "sha256": identity["data"]})
+    record = provenance(
+        seed=config.seed,
+        config=config.as_dict(),
+        data={"place": source.place, "rows": source.n, "sha256": identity["data"]},
+    )
     if folder is not None:
         save(coder, folder / "coder", provenance=record)
     names = ("step", "loss", "fvu", "l0", "dead", "lr")
     columns = {name: np.array([line[name] for line in history]) for name in names}
-    return Run(coder=coder, config=config, history=columns, out=folder, provenance=record | {"seconds": time.perf_counter() - began})
+    return Run(
+        coder=coder,
+        config=config,
+        history=columns,
+        out=folder,
+        provenance=record | {"seconds": time.perf_counter() - began},
+    )
 
 
-def _loop(trainer: Trainer, source: RowSource, config: TrainConfig, folder: Path | None, identity: dict[str, Any],
-          history: list[dict[str, float]], *, shown: bool | None) -> None:
+def _loop(
+    trainer: Trainer,
+    source: RowSource,
+    config: TrainConfig,
+    folder: Path | None,
+    identity: dict[str, Any],
+    history: list[dict[str, float]],
+    *,
+    shown: bool | None,
+) -> None:
     lines = None if folder is None else JsonLines(folder / "metrics.jsonl", sync=False)
     window = max(1, config.steps // 10)
     bar = progress(total=config.steps, initial=trainer.step, desc="sae", unit="step", enabled=shown)
@@ -184,7 +217,9 @@ def _loop(trainer: Trainer, source: RowSource, config: TrainConfig, folder: Path
             rate = config.rate(step)
             numbers = trainer.advance(rows, rate)
             if not np.isfinite(numbers["loss"]):
-                raise CheckError(f"the loss is {numbers['loss']} at step {step}; look for NaN in the data, or lower lr = {config.lr}")
+                raise CheckError(
+                    f"the loss is {numbers['loss']} at step {step}; look for NaN in the data, or lower lr = {config.lr}"
+                )
             done = trainer.step
             if done % config.log_every == 0 or done == config.steps:
                 dead = float((trainer.last_fired < done - window).float().mean())
@@ -192,9 +227,14 @@ def _loop(trainer: Trainer, source: RowSource, config: TrainConfig, folder: Path
                 history.append(line)
                 if lines is not None:
                     lines.append(line)
-                bar.set_postfix(fvu=f"{numbers['fvu']:.3f}", l0=f"{numbers['l0']:.1f}", dead=f"{100 * dead:.0f}%")
+                bar.set_postfix(
+                    fvu=f"{numbers['fvu']:.3f}", l0=f"{numbers['l0']:.1f}", dead=f"{100 * dead:.0f}%"
+                )
             bar.update(1)
             due = config.checkpoint_every and done % config.checkpoint_every == 0
             if folder is not None and (due or done == config.steps or stop.requested):
                 checkpoints.write(folder, trainer, identity)
-            stop.check(f"stopped after step {done}" + ("" if folder is None else f"; go on with resume=True in {folder}"))
+            stop.check(
+                f"stopped after step {done}"
+                + ("" if folder is None else f"; go on with resume=True in {folder}")
+            )

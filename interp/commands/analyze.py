@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.analysis import Analysis
     from interp.planning import Plan
 
+Backend = Literal["auto", "transformers", "transformer_lens", "nnsight", "torch"]
 _MODEL = "A folder, a hub name, or an embedded network such as group:C59 or group:D15."
 _TEXTS = "What to study it on: .jsonl with a field 'text', or .txt with blank lines between texts."
 _WINDOW = "Tokens in a window; longer texts are read in several."
@@ -31,9 +32,7 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
     seed: Annotated[int, typer.Option(help="For everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
-    ] = "auto",
+    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to study, at most.")] = 32768,
     seq_len: Annotated[
         int | None, typer.Option(min=2, help=_WINDOW, show_default="512 or the context")
@@ -70,6 +69,7 @@ def analyze(
         raise InputError(f"no text file {str(texts)!r}" + (" (it is a folder)" if texts.is_dir() else ""))
     if not dry_run:
         ensure_folder(out)  # before the minutes of work, not after
+    _check_device(device)
     loaded = load(model, backend=backend, device=device)
     job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=seq_len)
     if dry_run:
@@ -83,6 +83,18 @@ def analyze(
         raise typer.Exit(130)
     if result.failed:
         raise typer.Exit(1)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no such device"])[0]
+        raise InputError(f"device {device!r} cannot be used here: {reason}") from error
 
 
 def _say_result(result: Analysis, *, as_json: bool) -> None:

@@ -38,8 +38,10 @@ def checked(x: Rows, name: str = "x", *, least: int = 4) -> Float64[Tensor, "sam
     """``x`` checked and in float64, not shifted."""
     matrix = torch.as_tensor(x).detach()
     if matrix.ndim != 2:
-        raise InputError(f"{name} must be a matrix [sample, d]; got shape {list(matrix.shape)}"
-                         " (flatten batch and positions first, e.g. with Activations.rows)")
+        raise InputError(
+            f"{name} must be a matrix [sample, d]; got shape {list(matrix.shape)}"
+            " (flatten batch and positions first, e.g. with Activations.rows)"
+        )
     n, d = matrix.shape
     if n < least or d < 1:
         raise InputError(f"{name} has shape [{n}, {d}]; at least {least} samples and one column are needed")
@@ -48,11 +50,15 @@ def checked(x: Rows, name: str = "x", *, least: int = 4) -> Float64[Tensor, "sam
     matrix = matrix.to(torch.float64)
     bad = torch.nonzero(~torch.isfinite(matrix).all(1)).flatten()
     if len(bad):
-        raise InputError(f"{name} holds NaN or infinity in {len(bad)} of {n} rows, the first of them row {int(bad[0])}")
+        raise InputError(
+            f"{name} holds NaN or infinity in {len(bad)} of {n} rows, the first of them row {int(bad[0])}"
+        )
     return matrix
 
 
-def blocks_of(n: int, n_blocks: int, groups: Sequence[int] | Tensor | np.ndarray | None = None) -> list[Tensor]:
+def blocks_of(
+    n: int, n_blocks: int, groups: Sequence[int] | Tensor | np.ndarray | None = None
+) -> list[Tensor]:
     """The row indices of each jackknife block.
 
     Without ``groups``: contiguous runs of nearly equal length, since neighbouring rows come from one text and are not

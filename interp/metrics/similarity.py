@@ -61,6 +61,7 @@ def _hsic(x: _Side, y: _Side, blocks: Sequence[Tensor], *, unbiased: bool) -> Fl
     total = torch.stack(cross).sum(0)
     out = []
     for left in [None, *range(len(blocks))]:
+
         def rest(parts: Tensor, left: int | None = left) -> Tensor:
             whole = parts.sum(0)
             return whole if left is None else whole - parts[left]
@@ -94,12 +95,22 @@ def _constant(rows: Tensor, scale: float) -> bool:
 
 
 def _convention(unbiased: bool, n_blocks: int) -> str:
-    form = "debiased HSIC_1 (Song et al. 2012), may be negative" if unbiased else "biased, centred (Kornblith et al. 2019)"
+    form = (
+        "debiased HSIC_1 (Song et al. 2012), may be negative"
+        if unbiased
+        else "biased, centred (Kornblith et al. 2019)"
+    )
     return f"linear kernel, {form}; float64; standard error: jackknife over {n_blocks} blocks of rows"
 
 
-def cka(x: Rows, y: Rows, *, unbiased: bool = True, groups: Sequence[int] | Tensor | np.ndarray | None = None,
-        n_blocks: int = 16) -> Result:
+def cka(
+    x: Rows,
+    y: Rows,
+    *,
+    unbiased: bool = True,
+    groups: Sequence[int] | Tensor | np.ndarray | None = None,
+    n_blocks: int = 16,
+) -> Result:
     """Linear centred kernel alignment of two representations of the same samples.
 
     Assumes row i of ``x`` and row i of ``y`` stand for the same sample. Invariant to rotation, isotropic scale and
@@ -139,7 +150,9 @@ def cka(x: Rows, y: Rows, *, unbiased: bool = True, groups: Sequence[int] | Tens
     sides = [rows64(x, "x"), rows64(y, "y")]
     n = len(sides[0])
     if len(sides[1]) != n:
-        raise InputError(f"x has {n} samples and y has {len(sides[1])}; row i of both must stand for the same sample")
+        raise InputError(
+            f"x has {n} samples and y has {len(sides[1])}; row i of both must stand for the same sample"
+        )
     blocks = _blocks(n, n_blocks, groups)
     value, stderr, reason = float("nan"), None, _CONSTANT
     scales = [float(torch.as_tensor(a).abs().max()) for a in (x, y)]
@@ -149,14 +162,24 @@ def cka(x: Rows, y: Rows, *, unbiased: bool = True, groups: Sequence[int] | Tens
         value, stderr, reason = _ratio(*(_hsic(a, b, blocks, unbiased=unbiased) for a, b in pairs))
     widths = [side.shape[1] for side in sides]
     return Result(
-        name="linear CKA", value=value, stderr=stderr, n=n, reason=reason,
-        convention=_convention(unbiased, len(blocks)), chance=0.0 if unbiased else _biased_chance(n, *widths),
+        name="linear CKA",
+        value=value,
+        stderr=stderr,
+        n=n,
+        reason=reason,
+        convention=_convention(unbiased, len(blocks)),
+        chance=0.0 if unbiased else _biased_chance(n, *widths),
         provenance={"d": widths, "n_over_d": n / max(widths), "unbiased": unbiased},
     )
 
 
-def cka_matrix(acts_by_site: Mapping[str, Rows] | Mapping[Site, Rows], *, unbiased: bool = True,
-               groups: Sequence[int] | Tensor | np.ndarray | None = None, n_blocks: int = 16) -> Result:
+def cka_matrix(
+    acts_by_site: Mapping[str, Rows] | Mapping[Site, Rows],
+    *,
+    unbiased: bool = True,
+    groups: Sequence[int] | Tensor | np.ndarray | None = None,
+    n_blocks: int = 16,
+) -> Result:
     """:func:`cka` of every pair of sites: a symmetric matrix [site, site] with its standard errors.
 
     Parameters
@@ -180,8 +203,10 @@ def cka_matrix(acts_by_site: Mapping[str, Rows] | Mapping[Site, Rows], *, unbias
     if len(set(counts.values())) > 1:
         raise InputError(f"sites hold different numbers of samples: {counts}")
     blocks = _blocks(n, n_blocks, groups)
-    constant = {name: _constant(rows[name], float(torch.as_tensor(x).abs().max()))
-                for name, x in zip(names, acts_by_site.values(), strict=True)}
+    constant = {
+        name: _constant(rows[name], float(torch.as_tensor(x).abs().max()))
+        for name, x in zip(names, acts_by_site.values(), strict=True)
+    }
     sides = {name: _side(x if constant[name] else _unit(x), blocks) for name, x in rows.items()}
     own = {name: _hsic(side, side, blocks, unbiased=unbiased) for name, side in sides.items()}
     value, stderr = np.full((2, len(names), len(names)), np.nan)
@@ -198,7 +223,12 @@ def cka_matrix(acts_by_site: Mapping[str, Rows] | Mapping[Site, Rows], *, unbias
             reasons |= set() if why is None else {f"{a} with {b}: {why}"}
     widths = [x.shape[1] for x in rows.values()]
     return Result(
-        name="linear CKA", value=value, stderr=stderr, n=n, axes=("site", "site"), ticks=(names, names),
+        name="linear CKA",
+        value=value,
+        stderr=stderr,
+        n=n,
+        axes=("site", "site"),
+        ticks=(names, names),
         convention=_convention(unbiased, len(blocks)),
         chance=0.0 if unbiased else np.array([[_biased_chance(n, p, q) for q in widths] for p in widths]),
         reason="; ".join(sorted(reasons)) or None,

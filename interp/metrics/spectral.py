@@ -20,7 +20,15 @@ from interp.errors import InputError
 from interp.metrics.rows import Rows, blocks_of, checked, jackknife
 from interp.results import Result
 
-__all__ = ["Spectrum", "effective_rank", "entropy_rank", "participation", "participation_ratio", "rankme", "spectrum_of"]
+__all__ = [
+    "Spectrum",
+    "effective_rank",
+    "entropy_rank",
+    "participation",
+    "participation_ratio",
+    "rankme",
+    "spectrum_of",
+]
 
 Groups = Sequence[int] | Tensor | np.ndarray | None
 _CONSTANT = "every row is the same: the spectrum is empty"
@@ -51,7 +59,11 @@ class Spectrum:
         centred = "centred" if self.center else "not centred"
         ratio = self.n / self.d
         return Result(
-            name=name, value=value, stderr=stderr, n=self.n, reason=_CONSTANT if self.whole is None else None,
+            name=name,
+            value=value,
+            stderr=stderr,
+            n=self.n,
+            reason=_CONSTANT if self.whole is None else None,
             chance=float(of(self.isotropic)),
             interval=None if stderr is None else np.array([value - 1.96 * stderr, value + 1.96 * stderr]),
             convention=f"{formula}, {centred}; n/d = {ratio:.3g}; jackknife over {len(self.left_out)} blocks of rows",
@@ -70,12 +82,24 @@ def spectrum_of(x: Rows, *, center: bool, groups: Groups = None, n_blocks: int =
     flat = bool(rows.abs().max() <= 1e-12 * raw.abs().max())
     # singular values, not eigenvalues of the scatter matrix: those lose half the digits of the small ones
     whole = None if flat else torch.linalg.svdvals(rows).square()
-    return Spectrum(n=n, d=d, center=center, whole=whole, isotropic=_isotropic(n, d, center=center),
-                    left_out=() if flat else tuple(_left_out_spectra(rows, blocks, center=center)))
+    return Spectrum(
+        n=n,
+        d=d,
+        center=center,
+        whole=whole,
+        isotropic=_isotropic(n, d, center=center),
+        left_out=() if flat else tuple(_left_out_spectra(rows, blocks, center=center)),
+    )
 
 
-def effective_rank(x: Rows, *, on: Literal["eigen", "singular"] = "eigen", center: bool = True,
-                   groups: Groups = None, n_blocks: int = 16) -> Result:
+def effective_rank(
+    x: Rows,
+    *,
+    on: Literal["eigen", "singular"] = "eigen",
+    center: bool = True,
+    groups: Groups = None,
+    n_blocks: int = 16,
+) -> Result:
     """Exponential of the entropy of the normalised spectrum of ``x`` [sample, d]; by default of its covariance.
 
     Parameters
@@ -111,8 +135,14 @@ def effective_rank(x: Rows, *, on: Literal["eigen", "singular"] = "eigen", cente
     return entropy_rank(spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks), on=on)
 
 
-def rankme(x: Rows, *, on: Literal["eigen", "singular"] = "singular", center: bool = False,
-           groups: Groups = None, n_blocks: int = 16) -> Result:
+def rankme(
+    x: Rows,
+    *,
+    on: Literal["eigen", "singular"] = "singular",
+    center: bool = False,
+    groups: Groups = None,
+    n_blocks: int = 16,
+) -> Result:
     """RankMe as published: :func:`effective_rank` of the singular values of the rows as they are, not centred.
 
     The paper adds 1e-7 to each p against log 0; here 0 log 0 = 0 and nothing is added.
@@ -132,20 +162,29 @@ def entropy_rank(spectrum: Spectrum, *, on: Literal["eigen", "singular"]) -> Res
     """:func:`effective_rank` of a spectrum that is at hand."""
     power = 1.0 if on == "eigen" else 0.5
     what = "covariance eigenvalues" if on == "eigen" else "singular values"
-    return spectrum.rank(lambda eig: _exp_entropy(eig.pow(power)), "effective rank" if on == "eigen" else "RankMe", f"exp entropy of {what}")
+    return spectrum.rank(
+        lambda eig: _exp_entropy(eig.pow(power)),
+        "effective rank" if on == "eigen" else "RankMe",
+        f"exp entropy of {what}",
+    )
 
 
 def participation(spectrum: Spectrum) -> Result:
     """:func:`participation_ratio` of a spectrum that is at hand."""
-    return spectrum.rank(lambda eig: eig.sum().square() / eig.square().sum(), "participation ratio",
-                         "(sum l)^2 / sum l^2 of covariance eigenvalues")
+    return spectrum.rank(
+        lambda eig: eig.sum().square() / eig.square().sum(),
+        "participation ratio",
+        "(sum l)^2 / sum l^2 of covariance eigenvalues",
+    )
 
 
 def _exp_entropy(weights: Float64[Tensor, "eigen"]) -> Float64[Tensor, ""]:
     return torch.special.entr(weights / weights.sum()).sum().exp()
 
 
-def _left_out_spectra(rows: Tensor, blocks: Sequence[Tensor], *, center: bool) -> list[Float64[Tensor, "eigen"]]:
+def _left_out_spectra(
+    rows: Tensor, blocks: Sequence[Tensor], *, center: bool
+) -> list[Float64[Tensor, "eigen"]]:
     """Eigenvalues of the scatter matrix with each block left out, by subtraction.
 
     A bootstrap would draw rows twice, and duplicated rows lower every rank: it is biased here, the jackknife is not.

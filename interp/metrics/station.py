@@ -36,7 +36,11 @@ class GeometryStation:
         if len(sites) < 2:
             return f"comparing layers needs at least two sites; this model offers {len(sites)}"
         n = int(study.tokens.mask.sum())
-        return None if n >= LEAST else f"{n} tokens are too few for a similarity or a rank; at least {LEAST} are needed"
+        return (
+            None
+            if n >= LEAST
+            else f"{n} tokens are too few for a similarity or a rank; at least {LEAST} are needed"
+        )
 
     def estimate(self, study: Study) -> Estimate:
         """Products of n x d x d for every pair of sites, and a few eigenvalue problems a site."""
@@ -45,7 +49,9 @@ class GeometryStation:
         n = min(N_ROWS, int(study.tokens.mask.sum()))
         flops = n_sites**2 * n * d**2 + 30 * n_sites * d**3
         passes = 0.0 if study.store is not None else float(len(study.tokens))
-        return Estimate(forward_passes=passes, seconds=1.0 + flops / 4e9, memory_bytes=8 * n_sites * n * d + 20 * 8 * d**2)
+        return Estimate(
+            forward_passes=passes, seconds=1.0 + flops / 4e9, memory_bytes=8 * n_sites * n * d + 20 * 8 * d**2
+        )
 
     def run(self, study: Study) -> Section:
         """Draw rows, compare the sites, measure their spectra."""
@@ -58,7 +64,9 @@ class GeometryStation:
         ranks = _ranks(rows, sites, groups)
         scrambled = _ranks(_scrambled(rows, study.seed), sites, groups)["effective rank"]
         return Section(
-            name=self.name, title=self.title, summary=_summary(similarity, ranks["effective rank"]),
+            name=self.name,
+            title=self.title,
+            summary=_summary(similarity, ranks["effective rank"]),
             plates=_plates(similarity, unrelated, ranks, scrambled),
             tables=(_table(similarity.ticks[0], ranks, scrambled),),
             numbers=_numbers(similarity, unrelated, ranks, scrambled),
@@ -72,13 +80,18 @@ STATION = GeometryStation()
 def _shuffled_cka(rows: Rows, sites: Sequence[Site], seed: int) -> list[float]:
     """Debiased CKA of neighbouring sites with the rows of one permuted: what unrelated data give."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + 1))
-    return [float(cka(rows.acts[a], rows.acts[b][order]).value) for a, b in zip(sites, sites[1:], strict=False)]
+    return [
+        float(cka(rows.acts[a], rows.acts[b][order]).value) for a, b in zip(sites, sites[1:], strict=False)
+    ]
 
 
 def _scrambled(rows: Rows, seed: int) -> Rows:
     """Every coordinate permuted over the rows by itself: the same marginals, no relation between coordinates."""
     generator = torch.Generator().manual_seed(seed + 2)
-    acts = {site: x.gather(0, torch.rand(x.shape, generator=generator).argsort(0)) for site, x in rows.acts.items()}
+    acts = {
+        site: x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
+        for site, x in rows.acts.items()
+    }
     return Rows(acts=acts, ids=rows.ids, doc=rows.doc, pos=rows.pos)
 
 
@@ -96,17 +109,26 @@ def _values(results: Sequence[Result]) -> np.ndarray:
     return np.array([float(r.value) for r in results])
 
 
+def _isotropic(result: Result) -> float:
+    return float(np.asarray(result.chance, dtype=float))
+
+
 def _summary(similarity: Result, effective: Sequence[Result]) -> str:
     names, value = similarity.ticks[0], np.asarray(similarity.value)
     beside = np.diagonal(value, 1)
     low = np.unravel_index(np.nanargmin(np.where(np.isnan(value), np.inf, value)), value.shape)
     stderr = np.asarray(similarity.stderr)[low]
     ranks = _values(effective)
-    ends = [f"{ranks[i]:.1f} of {effective[i].provenance['d']} at {names[i]} (isotropic rows: {float(np.mean(effective[i].chance)):.1f})"
-            for i in (int(np.nanargmin(ranks)), int(np.nanargmax(ranks)))]
+    ends = [
+        f"{ranks[i]:.1f} of {effective[i].provenance['d']} at {names[i]} (isotropic rows: "
+        f"{_isotropic(effective[i]):.1f})"
+        for i in (int(np.nanargmin(ranks)), int(np.nanargmax(ranks)))
+    ]
     return (
-        f"The likeness (debiased linear CKA) of neighbouring sites runs from {_two(np.nanmin(beside))} to {_two(np.nanmax(beside))}; the least alike "
-        f"pair is {names[low[0]]} and {names[low[1]]}, with {_two(value[low])} ± {1.96 * stderr:.1g}; the effective rank runs from {ends[0]} to {ends[1]}."
+        f"The likeness (debiased linear CKA) of neighbouring sites runs from {_two(np.nanmin(beside))} to "
+        f"{_two(np.nanmax(beside))}; the least alike "
+        f"pair is {names[low[0]]} and {names[low[1]]}, with {_two(value[low])} ± {1.96 * stderr:.1g}; the "
+        f"effective rank runs from {ends[0]} to {ends[1]}."
     )
 
 
@@ -114,23 +136,51 @@ def _two(value: float) -> str:
     return f"{round(float(value), 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
-def _plates(similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: list[Result]) -> tuple[Plate, ...]:
+def _plates(
+    similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: list[Result]
+) -> tuple[Plate, ...]:
     from interp.plots import Series, heatmap, lines
 
     names = similarity.ticks[0]
-    matrix = heatmap(np.asarray(similarity.value), rows=names, columns=names, unit="CKA", span=(0.0, 1.0), spread=np.asarray(similarity.stderr))
+    matrix = heatmap(
+        np.asarray(similarity.value),
+        rows=names,
+        columns=names,
+        unit="CKA",
+        span=(0.0, 1.0),
+        spread=np.asarray(similarity.stderr),
+    )
     series = [_series(name, ranks[name]) for name in ("effective rank", "participation ratio")]
     series.append(Series(name="effective rank, coordinates shuffled", y=_values(scrambled), baseline=True))
-    series.append(Series(name="effective rank, isotropic rows", y=np.array([float(np.mean(r.chance)) for r in ranks["effective rank"]]), baseline=True))
+    series.append(
+        Series(
+            name="effective rank, isotropic rows",
+            y=np.array([_isotropic(r) for r in ranks["effective rank"]]),
+            baseline=True,
+        )
+    )
     profile = lines(list(names), series, x_title="site", y_title="dimensions")
     n = similarity.n
     return (
-        Plate(title="Similarity of all pairs of sites", figure=matrix, caption=(
-            f"Debiased linear CKA over {n} tokens; hover for the standard error (jackknife over groups of texts). 1: the same up to "
-            f"rotation and scale. Unrelated data read 0; with shuffled rows neighbouring sites read at most {max(map(abs, unrelated)):.1g} in size.")),
-        Plate(title="Dimensions in use", figure=profile, caption=(
-            f"Covariance spectrum of {n} centred tokens a site; band: 95% interval (jackknife over groups of texts). Grey: the same rows with "
-            "every coordinate shuffled by itself, and isotropic Gaussian rows of the same number and width.")),
+        Plate(
+            title="Similarity of all pairs of sites",
+            figure=matrix,
+            caption=(
+                f"Debiased linear CKA over {n} tokens; hover for the standard error (jackknife over groups of "
+                "texts). 1: the same up to "
+                "rotation and scale. Unrelated data read 0; with shuffled rows neighbouring sites read at "
+                f"most {max(map(abs, unrelated)):.1g} in size."
+            ),
+        ),
+        Plate(
+            title="Dimensions in use",
+            figure=profile,
+            caption=(
+                f"Covariance spectrum of {n} centred tokens a site; band: 95% interval (jackknife over groups "
+                "of texts). Grey: the same rows with "
+                "every coordinate shuffled by itself, and isotropic Gaussian rows of the same number and width."
+            ),
+        ),
     )
 
 
@@ -142,36 +192,81 @@ def _series(name: str, results: Sequence[Result]) -> object:
 
 
 def _table(names: Sequence[str], ranks: dict[str, list[Result]], scrambled: Sequence[Result]) -> Table:
-    columns = ("site", "d", "n / d", "effective rank", "±", "RankMe (centred)", "participation ratio", "shuffled coordinates", "isotropic")
+    columns = (
+        "site",
+        "d",
+        "n / d",
+        "effective rank",
+        "±",
+        "RankMe (centred)",
+        "participation ratio",
+        "shuffled coordinates",
+        "isotropic",
+    )
     rows = []
     for i, (name, one, rankme, ratio) in enumerate(zip(names, *ranks.values(), strict=True)):
         half = None if one.stderr is None else round(1.96 * float(one.stderr), 3)
-        rows.append((
-            name, one.provenance["d"], round(one.provenance["n_over_d"], 2),
-            _rounded(one), half, _rounded(rankme), _rounded(ratio), _rounded(scrambled[i]), round(float(np.mean(one.chance)), 2),
-        ))
-    return Table(title="Rank by site", columns=columns, rows=tuple(rows), caption=(
-        "Effective rank: exp entropy of covariance eigenvalues. RankMe: the same of singular values (published without centring; centred here)."))
+        rows.append(
+            (
+                name,
+                one.provenance["d"],
+                round(one.provenance["n_over_d"], 2),
+                _rounded(one),
+                half,
+                _rounded(rankme),
+                _rounded(ratio),
+                _rounded(scrambled[i]),
+                round(_isotropic(one), 2),
+            )
+        )
+    return Table(
+        title="Rank by site",
+        columns=columns,
+        rows=tuple(rows),
+        caption=(
+            "Effective rank: exp entropy of covariance eigenvalues. RankMe: the same of singular values "
+            "(published without centring; centred here)."
+        ),
+    )
 
 
 def _rounded(result: Result) -> float | str:
     return round(float(result.value), 2) if result.reason is None else result.reason
 
 
-def _numbers(similarity: Result, unrelated: Sequence[float], ranks: dict[str, list[Result]], scrambled: Sequence[Result]) -> dict[str, object]:
+def _numbers(
+    similarity: Result,
+    unrelated: Sequence[float],
+    ranks: dict[str, list[Result]],
+    scrambled: Sequence[Result],
+) -> dict[str, object]:
     names = list(similarity.ticks[0])
     profile = {
         name: [
-            {"site": site, "value": _json(r.value), "stderr": _json(r.stderr), "n": r.n, "convention": r.convention,
-             "isotropic": _json(np.mean(r.chance)), "reason": r.reason}
+            {
+                "site": site,
+                "value": _json(r.value),
+                "stderr": _json(r.stderr),
+                "n": r.n,
+                "convention": r.convention,
+                "isotropic": _isotropic(r),
+                "reason": r.reason,
+            }
             for site, r in zip(names, results, strict=True)
         ]
         for name, results in ranks.items()
     }
     return {
-        "cka": {"sites": names, "value": [[_json(v) for v in row] for row in np.asarray(similarity.value)],
-                "stderr": [[_json(v) for v in row] for row in np.asarray(similarity.stderr)], "n": similarity.n,
-                "convention": similarity.convention, "chance": 0.0, "shuffled_rows": [_json(u) for u in unrelated], "reason": similarity.reason},
+        "cka": {
+            "sites": names,
+            "value": [[_json(v) for v in row] for row in np.asarray(similarity.value)],
+            "stderr": [[_json(v) for v in row] for row in np.asarray(similarity.stderr)],
+            "n": similarity.n,
+            "convention": similarity.convention,
+            "chance": 0.0,
+            "shuffled_rows": [_json(u) for u in unrelated],
+            "reason": similarity.reason,
+        },
         "rank": profile,
         "effective_rank_coordinates_shuffled": [_json(r.value) for r in scrambled],
     }
@@ -188,8 +283,10 @@ def _json(value: object) -> float | None:
 def _caveats(rows: Rows, ranks: dict[str, list[Result]]) -> tuple[str, ...]:
     short_of = {r.provenance["caveat"] for r in ranks["effective rank"] if r.provenance["caveat"]}
     return (
-        "CKA compares the arrangement of these tokens, not what the layers compute: two layers can agree to 1 and be used differently.",
-        "Tokens of one text are not independent: the debiasing assumes independent rows, the intervals resample whole texts.",
+        "CKA compares the arrangement of these tokens, not what the layers compute: two layers can agree to 1 "
+        "and be used differently.",
+        "Tokens of one text are not independent: the debiasing assumes independent rows, the intervals "
+        "resample whole texts.",
         "Beginning-of-sequence tokens are left out; a few directions of large variance can decide CKA and every rank.",
         *sorted(short_of),
     )

@@ -17,7 +17,20 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 
-__all__ = ["MLP", "Anatomy", "Attention", "Block", "Mixer", "Norm", "Projection"]
+__all__ = [
+    "MLP",
+    "Anatomy",
+    "Attention",
+    "Block",
+    "Mixer",
+    "Norm",
+    "Projection",
+    "head_output_weight",
+    "linear_weight",
+    "norm_eps",
+    "norm_weight",
+    "parameter",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +164,8 @@ def head_output_weight(module: nn.Module, attn: Attention) -> Float[Tensor, "hea
 
 def linear_weight(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
     """A linear module's weight in x @ W order, whichever way the module stores it (``Conv1D`` is already so)."""
-    weight = linear.weight
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
+    weight = parameter(linear, "weight")
+    if weight is None or weight.ndim != 2:
         raise ModelError(f"{type(linear).__name__} has no 2-dimensional weight")
     stored_as_used = type(linear).__name__ == "Conv1D"
     return weight if stored_as_used else weight.T
@@ -160,10 +173,21 @@ def linear_weight(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
 
 def norm_weight(module: nn.Module, norm: Norm) -> Tensor | None:
     """A norm's multiplicative weight as it is applied, None where it has none."""
-    weight = getattr(module, "weight", None)
-    if weight is None:
+    weight = parameter(module, "weight")
+    return weight + 1 if weight is not None and norm.unit_offset else weight
+
+
+def parameter(module: nn.Module, name: str) -> Tensor | None:
+    """A module's parameter, None where it has none; fetched if accelerate keeps it elsewhere between passes."""
+    held = getattr(module, name, None)
+    if not isinstance(held, Tensor):
         return None
-    return weight + 1 if norm.unit_offset else weight
+    if not held.is_meta:
+        return held
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        return getattr(module, name).clone()
 
 
 def norm_eps(module: nn.Module) -> float:

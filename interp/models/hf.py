@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,14 @@ class TransformersModel(HookedModel):
         """Whether the model has an output head."""
         return self.module.get_output_embeddings() is not None  # type: ignore[operator]
 
+    def _weights(self) -> Mapping[str, Tensor]:
+        held = self.module.state_dict()
+        if not any(tensor.is_meta for tensor in held.values()):
+            return held
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        return get_state_dict_offloaded_model(self.module)
+
     def _run_plan(
         self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
     ) -> Any:
@@ -84,7 +93,8 @@ class TransformersModel(HookedModel):
             options["use_cache"] = cache is not None
         mask = inputs.padding
         if cache is not None:
-            mask = cache.mask
+            # a recurrent state has the padding behind it already: it takes no mask of the past
+            mask = None if "cache_params" in cache.held else cache.mask
             options.update(cache.options())
         if mask is not None:
             if "attention_mask" not in self._takes:
@@ -214,8 +224,8 @@ def is_transformers_module(module: object) -> bool:
 
 
 def load_module(
-    source: str | Path, *, dtype: torch.dtype | None, device: str | torch.device | None, device_map: Any, attn: str | None,
-    revision: str | None = None,
+    source: str | Path, *, dtype: torch.dtype | None, device: str | torch.device | None, device_map: Any = None,
+    offload_folder: str | Path | None = None, attn: str | None = None, revision: str | None = None,
 ) -> nn.Module:  # fmt: skip
     """The model saved in a folder, or a hub model out of the local cache (or the hub, if it may be asked)."""
     import transformers
@@ -225,11 +235,12 @@ def load_module(
     if attn:
         options["attn_implementation"] = attn
     if device_map is not None:
-        options["device_map"] = device_map
+        options.update(device_map=device_map, offload_folder=offload_folder)
     try:
         config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main", local_files_only=local)
         loader = _loader(transformers, config)
-        module = loader.from_pretrained(source, **options, local_files_only=local)
+        with _quiet_bars(transformers):
+            module = loader.from_pretrained(source, **options, local_files_only=local)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -237,6 +248,20 @@ def load_module(
     if device is not None and device_map is None:
         module = module.to(device)
     return module.eval()
+
+
+@contextmanager
+def _quiet_bars(transformers: Any) -> Iterator[None]:
+    """transformers draws its loading bar also where nobody looks: only a terminal gets one."""
+    bars = transformers.utils.logging
+    silent = bars.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if silent:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if silent:
+            bars.enable_progress_bar()
 
 
 def _loader(transformers: Any, config: Any) -> Any:

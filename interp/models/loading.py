@@ -41,8 +41,8 @@ def load(
     prove
         Check on a short input that capturing changes nothing, an identity edit nothing, a zero edit something.
     **options
-        For models loaded by name: ``device_map`` and ``revision`` and ``attn`` (the attention
-        implementation); for nnsight: ``remote=True`` runs every pass on NDIF.
+        For models loaded by name: accelerate's ``device_map`` and ``offload_folder``, ``revision``, and
+        ``attn`` (the attention implementation); for nnsight: ``remote=True`` runs every pass on NDIF.
 
     Raises
     ------
@@ -85,14 +85,12 @@ def _by_name(what: str | Path, backend: str, device: Any, dtype: Any, tokenizer:
         raise ModelError(f"folder '{name}' holds no config.json (it holds {', '.join(held) or 'nothing'}): not a saved model")
     from interp.models import hf
 
-    known = {"device_map", "revision", "attn", "remote"}
+    known = {"device_map", "offload_folder", "revision", "attn", "remote"}
     if set(options) - known:
         odd = sorted(set(options) - known)[0]
         raise ModelError(f"load has no option {odd!r}{nearest(odd, known)}")
-    module = hf.load_module(
-        name, dtype=dtype, device=device, device_map=options.get("device_map"), attn=options.get("attn"),
-        revision=options.get("revision"),
-    )  # fmt: skip
+    chosen = {key: value for key, value in options.items() if key != "remote"}
+    module = hf.load_module(name, dtype=dtype, device=device, **chosen)
     tokenizer = tokenizer or hf.load_tokenizer(name, revision=options.get("revision"))
     passed_on = {k: v for k, v in options.items() if k == "remote"}
     # the module is ours alone, so a library that rewrites it may have it

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from interp.models.anatomy import (
     head_output_weight,
     norm_eps,
     norm_weight,
+    parameter,
 )
 from interp.sites import Site
 
@@ -41,6 +42,7 @@ class Moment:
     batch: int
 
 
+@runtime_checkable
 class View(Protocol):
     """How a site's tensor is read from a moment, and how an edited one is written back."""
 
@@ -162,7 +164,7 @@ class Scale:
         return (square + norm_eps(moment.module)).sqrt().to(moment.entering.dtype)
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
-        bias = getattr(moment.module, "bias", None)
+        bias = parameter(moment.module, "bias")
         scaled = tensor if bias is None else tensor - bias
         return tensor + scaled * (old / new - 1)
 

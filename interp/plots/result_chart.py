@@ -29,19 +29,39 @@ def of_result(result: Result) -> go.Figure:
     low, high = _ends(result, value)
     if value.ndim == 0:
         baseline = None if result.chance is None else float(np.mean(result.chance))
-        whiskers = {} if low is None or high is None else {"low": [float(low)], "high": [float(high)]}
-        return bars([result.name], [float(value)], baseline=baseline, title=title, **whiskers)
+        ends = (None, None) if low is None or high is None else ([float(low)], [float(high)])
+        return bars([result.name], [float(value)], low=ends[0], high=ends[1], baseline=baseline, title=title)
     if value.ndim == 1:
         series = [Series(name=result.name, y=value, low=low, high=high)]
         if result.chance is not None:
-            series.append(Series(name="chance", y=np.broadcast_to(np.asarray(result.chance, dtype=float), value.shape), baseline=True))
+            series.append(
+                Series(
+                    name="chance",
+                    y=np.broadcast_to(np.asarray(result.chance, dtype=float), value.shape),
+                    baseline=True,
+                )
+            )
         return lines(result.ticks[0], series, title=title, x_title=result.axes[0], y_title=result.name)
     if value.ndim == 2:
-        spread = None if result.stderr is None else np.broadcast_to(np.asarray(result.stderr, dtype=float), value.shape)
+        spread = (
+            None
+            if result.stderr is None
+            else np.broadcast_to(np.asarray(result.stderr, dtype=float), value.shape)
+        )
         finite = value[np.isfinite(value)]
-        return heatmap(value, rows=result.ticks[0], columns=result.ticks[1], title=title, y_title=result.axes[0], x_title=result.axes[1],
-                       spread=spread, diverging=bool(finite.size and finite.min() < -0.1 * finite.max()))
-    raise InputError(f"a result with {value.ndim} axes {list(result.axes)} has no one figure; take a slice of it, or its to_frame()")
+        return heatmap(
+            value,
+            rows=result.ticks[0],
+            columns=result.ticks[1],
+            title=title,
+            y_title=result.axes[0],
+            x_title=result.axes[1],
+            spread=spread,
+            diverging=bool(finite.size and finite.min() < -0.1 * finite.max()),
+        )
+    raise InputError(
+        f"a result with {value.ndim} axes {list(result.axes)} has no one figure; take a slice of it, or its to_frame()"
+    )
 
 
 def _ends(result: Result, value: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -24,8 +24,15 @@ GREY = "#767676"
 SEQUENTIAL = "Cividis"
 DIVERGING = "PuOr"
 
-_AXIS = {"showline": True, "linecolor": "#999999", "gridcolor": "#e8e8e8", "zeroline": False, "ticks": "outside",
-         "tickcolor": "#999999", "automargin": True}
+_AXIS = {
+    "showline": True,
+    "linecolor": "#999999",
+    "gridcolor": "#e8e8e8",
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": "#999999",
+    "automargin": True,
+}
 
 
 def styled(figure: go.Figure, *, title: str = "", x_title: str = "", y_title: str = "") -> go.Figure:
@@ -53,7 +60,7 @@ def band(colour: str, opacity: float = 0.18) -> str:
 
 
 def short(name: str) -> str:
-    """A site's hook name in the few characters an axis has room for: ``blocks.3.hook_resid_post`` -> ``3 resid_post``."""
+    """A site's hook name, short enough for an axis: ``blocks.3.hook_resid_post`` -> ``3 resid_post``."""
     layer, _, rest = name.removeprefix("blocks.").partition(".")
     if not name.startswith("blocks.") or not layer.isdigit():
         return name.removeprefix("hook_")

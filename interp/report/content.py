@@ -16,6 +16,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from interp.errors import InputError
 from interp.stations import Section
@@ -52,10 +53,10 @@ def plain(value: Any, *, digits: int | None = None) -> Any:
         return {str(key): plain(item, digits=digits) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return plain(value.tolist(), digits=digits)
+    if isinstance(value, Tensor):
+        return plain(value.detach().tolist(), digits=digits)
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value), digits=digits)
-    if hasattr(value, "detach") and hasattr(value, "tolist"):  # a tensor
-        return plain(value.detach().tolist(), digits=digits)
     if isinstance(value, Iterable):
         return [plain(item, digits=digits) for item in value]
     return str(value)

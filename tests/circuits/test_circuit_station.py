@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import interp
 from circuits import station as module_under_test
-from circuits.station import STATION, make_pairs
+from circuits.contexts import make_pairs
+from circuits.station import STATION
 from interp.errors import CheckError
 from interp.stations import Station, Study
 from interp.tokens import Tokens
@@ -66,7 +67,10 @@ def test_a_section_maps_the_heads_and_climbs_the_ladder(tmp_path: Path) -> None:
     assert len(effects["effect"]) == len(effects["control"]) == 8
     assert ladder["effect"][0] == pytest.approx(0, abs=1e-3)
     assert ladder["effect"][-1] == pytest.approx(1, abs=1e-3)
-    assert [plate.title for plate in section.plates] == ["Effect of patching single heads", "Where the answer has arrived"]
+    assert [plate.title for plate in section.plates] == [
+        "Effect of patching single heads",
+        "Where the answer has arrived",
+    ]
     assert section.numbers["task"]["gap_nats"] > 0
 
 
@@ -74,7 +78,9 @@ def test_a_network_of_plain_modules_is_mapped_part_by_part(tmp_path: Path) -> No
     torch.manual_seed(0)
     given = study(tmp_path, module=Pair(), length=2, d_vocab=12)
     section = STATION.run(given)
-    effects = dict(zip(section.numbers["effects"]["parts"], section.numbers["effects"]["effect"], strict=True))
+    effects = dict(
+        zip(section.numbers["effects"]["parts"], section.numbers["effects"]["effect"], strict=True)
+    )
     assert effects["hidden"] == pytest.approx(1, abs=1e-3)
     assert effects["left"] != pytest.approx(1, abs=0.05)
     assert section.numbers["residual_ladder"] is None
@@ -90,7 +96,9 @@ def test_a_model_that_does_not_look_at_its_context_has_nothing_to_share_out(tmp_
     json.dumps(section.numbers, allow_nan=False)
 
 
-def test_a_ladder_that_does_not_end_at_the_clean_answer_stops_the_station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ladder_that_does_not_end_at_the_clean_answer_stops_the_station(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = module_under_test.patch_sweep
 
     def crooked(*args: object, **options: object) -> object:

@@ -22,7 +22,9 @@ def network(*, n_layers: int = 2, seed: int = 0) -> Transformer:
 
 
 def pairs(n: int = 6, length: int = 6) -> tuple[Tensor, Tensor]:
-    clean, other = (torch.randint(10, (n, length), generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    clean, other = (
+        torch.randint(10, (n, length), generator=torch.Generator().manual_seed(s)) for s in (1, 2)
+    )
     other[:, -1] = clean[:, -1]
     return clean, other
 
@@ -39,7 +41,9 @@ def by_hand(module: Transformer, base: Tensor, source: Tensor, layer: int, head:
     scores = []
     for row in range(len(base)):
         kept: dict[str, Tensor] = {}
-        handle = out_projection.register_forward_pre_hook(lambda _, args, kept=kept: kept.update(z=args[0].clone()))
+        handle = out_projection.register_forward_pre_hook(
+            lambda _, args, kept=kept: kept.update(z=args[0].clone())
+        )
         module(source[row : row + 1])
         handle.remove()
 
@@ -62,7 +66,9 @@ def test_every_head_equals_patching_by_hand(mode: str, batch_size: int) -> None:
     result = patch_sweep(interp.load(module), clean, corrupted, metric, mode=mode, batch_size=batch_size)
     base, source = (corrupted, clean) if mode == "denoise" else (clean, corrupted)
     m_clean, m_corrupted = (metric(module(ids)).detach().numpy() for ids in (clean, corrupted))
-    assert result.components == tuple(f"blocks.{layer}.attn.hook_z[{head}]" for layer in (0, 1) for head in range(4))
+    assert result.components == tuple(
+        f"blocks.{layer}.attn.hook_z[{head}]" for layer in (0, 1) for head in range(4)
+    )
     for i, site in enumerate(result.sites):
         patched = by_hand(module, base, source, site.layer, site.head)
         np.testing.assert_allclose(result.patched[i], patched, atol=1e-12)
@@ -72,7 +78,9 @@ def test_every_head_equals_patching_by_hand(mode: str, batch_size: int) -> None:
 
 def test_a_planted_head_carries_all_of_it_and_the_others_nothing() -> None:
     module = network(n_layers=1)
-    with torch.no_grad():  # only head 2 writes; the MLP is silent: the context reaches the end through that head alone
+    with (
+        torch.no_grad()
+    ):  # only head 2 writes; the MLP is silent: the context reaches the end through that head alone
         width = module.shape.d_head
         keep = torch.zeros(16, dtype=torch.bool)
         keep[2 * width : 3 * width] = True
@@ -81,8 +89,10 @@ def test_a_planted_head_carries_all_of_it_and_the_others_nothing() -> None:
     clean, corrupted = pairs(12)
     model = interp.load(module)
     answers = model.logits(clean)[:, -1].argmax(-1)
-    # an answer for each example: with one answer for all, permuting the sources would leave this linear network's mean alone
-    result = patch_sweep(model, clean, corrupted, lambda logits: logits[torch.arange(12), -1, answers], control=True)
+    # an answer for each example: with one for all, permuting the sources would leave this linear network's mean alone
+    result = patch_sweep(
+        model, clean, corrupted, lambda logits: logits[torch.arange(12), -1, answers], control=True
+    )
     np.testing.assert_allclose(result.value, [0, 0, 1, 0], atol=1e-12)
     np.testing.assert_allclose(result.interval[2], [1, 1], atol=1e-9)
     np.testing.assert_allclose(np.delete(result.control, 2), 0, atol=1e-12)
@@ -124,9 +134,14 @@ def test_identical_pairs_have_a_reason_instead_of_a_ratio() -> None:
 
 def test_an_uncertain_gap_is_said() -> None:
     clean, corrupted = pairs()
-    undecided = torch.cat([clean, corrupted]), torch.cat([corrupted, clean])  # the gaps cancel pair by pair, but one
+    undecided = (
+        torch.cat([clean, corrupted]),
+        torch.cat([corrupted, clean]),
+    )  # the gaps cancel pair by pair, but one
     undecided[1][0] = undecided[0][0]
-    assert "hardly distinguishable from 0" in str(patch_sweep(interp.load(network()), *undecided, metric).reason)
+    assert "hardly distinguishable from 0" in str(
+        patch_sweep(interp.load(network()), *undecided, metric).reason
+    )
 
 
 def test_modules_without_heads_are_patched_whole() -> None:
@@ -163,9 +178,21 @@ def test_the_interval_covers_what_more_examples_show() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, a, b: patch_sweep(m, a, b[:3], metric), InputError, r"clean has shape \[6, 6\] and corrupted \[3, 6\]"),
-        (lambda m, a, b: patch_sweep(m, a, b, lambda logits: logits.mean()), InputError, r"returned \[\]; it must give one number per example"),
-        (lambda m, a, b: patch_sweep(m, a, b, lambda logits: logits[:2, -1, 0]), InputError, r"gave \[2, 2\] numbers for 6 examples"),
+        (
+            lambda m, a, b: patch_sweep(m, a, b[:3], metric),
+            InputError,
+            r"clean has shape \[6, 6\] and corrupted \[3, 6\]",
+        ),
+        (
+            lambda m, a, b: patch_sweep(m, a, b, lambda logits: logits.mean()),
+            InputError,
+            r"returned \[\]; it must give one number per example",
+        ),
+        (
+            lambda m, a, b: patch_sweep(m, a, b, lambda logits: logits[:2, -1, 0]),
+            InputError,
+            r"gave \[2, 2\] numbers for 6 examples",
+        ),
         (lambda m, a, b: patch_sweep(m, "a", "b", metric), InputError, "must be Tokens or tensors"),
         (lambda m, a, b: patch_sweep(m, a, b, metric, sites="blocks.5.hook_resid_post"), SiteError, "0-1"),
     ],

@@ -248,7 +248,8 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsy
         (["--stations", ","], "--stations names no station"),
         (["--seq-len", "9"], "windows of 9 tokens were asked for; they may hold 2 to 3"),
         (["--out", "{tmp}/foreign/notes.txt"], "notes.txt"),
-        (["--backend", "jax"], "no backend 'jax'"),
+        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_bad_input_is_said_on_stderr_with_exit_code_1(arguments, message, tmp_path, capsys) -> None:
@@ -267,6 +268,8 @@ def test_bad_input_is_said_on_stderr_with_exit_code_1(arguments, message, tmp_pa
 def test_wrong_usage_exits_with_2(capsys) -> None:
     assert run("--max-tokens", "0") == 2
     assert run("--nonsense") == 2
+    assert run("--backend", "jax") == 2
+    assert "'transformer_lens'" in capsys.readouterr().err
 
 
 def test_a_module_that_takes_no_tokens_needs_its_inputs_given(tmp_path) -> None:

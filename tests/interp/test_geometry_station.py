@@ -27,11 +27,16 @@ class Pair(nn.Module):
         self.hidden, self.out = nn.Linear(12, 16), nn.Linear(16, 12)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.out(torch.relu(self.hidden(torch.cat([self.embed_left(ids[:, 0]), self.embed_right(ids[:, 1])], -1))))
+        return self.out(
+            torch.relu(self.hidden(torch.cat([self.embed_left(ids[:, 0]), self.embed_right(ids[:, 1])], -1)))
+        )
 
 
 def study(tmp_path: Path, *, n: int = 20, length: int = 8, begin: bool = False) -> Study:
-    module = Transformer(Shape(d_vocab=11, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=32), generator=torch.Generator().manual_seed(0))
+    module = Transformer(
+        Shape(d_vocab=11, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=32),
+        generator=torch.Generator().manual_seed(0),
+    )
     ids = torch.randint(11, (n, length), generator=torch.Generator().manual_seed(1))
     if begin:
         ids[:, 0] = 3
@@ -108,6 +113,8 @@ def test_the_section_is_json_with_figures_n_and_conventions(make, tmp_path: Path
 
 def test_a_model_of_one_site_and_a_handful_of_tokens_are_declined(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Embedding(5, 4))
-    one = Study(model=interp.load(module), tokens=Tokens.full(torch.zeros(40, 3, dtype=torch.long)), out=tmp_path)
+    one = Study(
+        model=interp.load(module), tokens=Tokens.full(torch.zeros(40, 3, dtype=torch.long)), out=tmp_path
+    )
     assert "at least two sites" in str(STATION.applies(one))
     assert "too few" in str(STATION.applies(study(tmp_path, n=2, length=4)))

@@ -34,7 +34,11 @@ def gram_cka(x: Tensor, y: Tensor, *, unbiased: bool) -> float:
             return (k * m).sum()
         k, m = (a - torch.diag(a.diagonal()) for a in (k, m))
         ones = torch.ones(n, dtype=k.dtype)
-        return ((k @ m).trace() + (ones @ k @ ones) * (ones @ m @ ones) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (ones @ k @ m @ ones)) / (n * (n - 3))
+        return (
+            (k @ m).trace()
+            + (ones @ k @ ones) * (ones @ m @ ones) / ((n - 1) * (n - 2))
+            - 2 / (n - 2) * (ones @ k @ m @ ones)
+        ) / (n * (n - 3))
 
     k, m = x @ x.T, y @ y.T
     return float(hsic(k, m) / (hsic(k, k) * hsic(m, m)).sqrt())
@@ -50,7 +54,9 @@ def test_cka_equals_the_gram_matrix_definition(unbiased: bool) -> None:
 
 @settings(max_examples=20)
 @given(st.integers(6, 30), st.integers(1, 8), st.integers(1, 8), st.integers(0, 10**6), st.booleans())
-def test_cka_equals_the_gram_matrix_definition_at_any_shape(n: int, d: int, e: int, seed: int, unbiased: bool) -> None:
+def test_cka_equals_the_gram_matrix_definition_at_any_shape(
+    n: int, d: int, e: int, seed: int, unbiased: bool
+) -> None:
     x, y = gaussian(n, d, seed), gaussian(n, e, seed + 1)
     expected = gram_cka(x, y, unbiased=unbiased)
     result = cka(x, y, unbiased=unbiased)
@@ -138,7 +144,11 @@ def test_constant_rows_give_a_reason_and_not_a_bare_nan() -> None:
         (torch.zeros(5, 2), torch.zeros(6, 2), "x has 5 samples and y has 6"),
         (torch.zeros(3, 2), torch.zeros(3, 2), "at least 4 samples"),
         (torch.zeros(5, 2, 2), torch.zeros(5, 2), r"must be a matrix \[sample, d\]"),
-        (torch.zeros(5, 2), torch.tensor([[0.0], [1.0], [math.nan], [2.0], [math.inf]]), "in 2 of 5 rows, the first of them row 2"),
+        (
+            torch.zeros(5, 2),
+            torch.tensor([[0.0], [1.0], [math.nan], [2.0], [math.inf]]),
+            "in 2 of 5 rows, the first of them row 2",
+        ),
     ],
 )
 def test_cka_names_what_is_wrong_with_its_input(x: Tensor, y: Tensor, message: str) -> None:
@@ -162,7 +172,9 @@ def test_white_data_of_k_dimensions_have_rank_k(k: int) -> None:
 
 def test_ranks_equal_their_formulas_on_a_given_spectrum() -> None:
     s = torch.tensor([4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
-    frame = torch.linalg.qr(torch.cat([torch.ones(40, 1, dtype=torch.float64), gaussian(40, 4, 0)], 1))[0][:, 1:]
+    frame = torch.linalg.qr(torch.cat([torch.ones(40, 1, dtype=torch.float64), gaussian(40, 4, 0)], 1))[0][
+        :, 1:
+    ]
     x = frame * s  # columns orthonormal and orthogonal to the constant: singular values s exactly, mean 0
     p, q = s / s.sum(), s**2 / (s**2).sum()
     assert effective_rank(x).value == pytest.approx(float((-q * q.log()).sum().exp()), rel=1e-12)

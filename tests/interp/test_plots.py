@@ -23,7 +23,9 @@ def test_the_page_configuration_has_no_logo_and_sends_nothing_away() -> None:
 
 def test_a_heatmap_holds_its_matrix_and_centres_a_two_sided_scale() -> None:
     z = np.array([[0.1, -0.4], [0.2, np.nan]])
-    trace = heatmap(z, rows=["r0", "r1"], columns=["c0", "c1"], diverging=True, spread=np.full((2, 2), 0.01)).data[0]
+    trace = heatmap(
+        z, rows=["r0", "r1"], columns=["c0", "c1"], diverging=True, spread=np.full((2, 2), 0.01)
+    ).data[0]
     np.testing.assert_array_equal(np.asarray(trace.z, dtype=float), z)
     assert (trace.zmin, trace.zmax) == (-0.4, 0.4)
     assert trace.customdata[0][0] == " ± 0.01"
@@ -35,7 +37,10 @@ def test_a_heatmap_refuses_labels_that_do_not_fit() -> None:
 
 
 def test_lines_draw_a_band_and_grey_baselines() -> None:
-    figure = lines(["blocks.0.hook_resid_post", "b"], [Series(name="a", y=[1, 2], low=[0, 1], high=[2, 3]), Series(name="none", y=[0, 0], baseline=True)])
+    figure = lines(
+        ["blocks.0.hook_resid_post", "b"],
+        [Series(name="a", y=[1, 2], low=[0, 1], high=[2, 3]), Series(name="none", y=[0, 0], baseline=True)],
+    )
     assert [trace.name for trace in figure.data] == ["a", "a", "none"]
     assert list(figure.data[0].y) == [2, 3, 1, 0]
     assert figure.data[1].x[0] == "0 resid_post"
@@ -50,5 +55,9 @@ def test_bars_put_whiskers_where_the_ends_are() -> None:
 
 def test_names_are_data_and_never_markup() -> None:
     hostile = "<b onclick=x>&"
-    for figure in (bars([hostile], [1.0]), lines([hostile], [Series(name=hostile, y=[1.0])]), heatmap(np.ones((1, 1)), rows=[hostile], columns=[hostile])):
+    for figure in (
+        bars([hostile], [1.0]),
+        lines([hostile], [Series(name=hostile, y=[1.0])]),
+        heatmap(np.ones((1, 1)), rows=[hostile], columns=[hostile]),
+    ):
         assert "<b onclick" not in str(figure.to_plotly_json()["data"])

@@ -23,13 +23,30 @@ class Extended(Result):
 
 
 def matrix() -> Result:
-    return Result(name="likeness", value=np.array([[1.0, 0.5], [0.5, 1.0]]), stderr=np.full((2, 2), 0.1), n=7, convention="test",
-                  chance=0.0, axes=("site", "site"), ticks=(("a", "b"), ("a", "b")), provenance={"seed": 3, "d": [2, 2]})
+    return Result(
+        name="likeness",
+        value=np.array([[1.0, 0.5], [0.5, 1.0]]),
+        stderr=np.full((2, 2), 0.1),
+        n=7,
+        convention="test",
+        chance=0.0,
+        axes=("site", "site"),
+        ticks=(("a", "b"), ("a", "b")),
+        provenance={"seed": 3, "d": [2, 2]},
+    )
 
 
 def test_a_result_survives_its_file_with_every_field(tmp_path: Path) -> None:
-    result = Extended(name="x", value=float("nan"), n=4, convention="c", reason="nothing there", interval=np.array([float("-inf"), 1.0]),
-                      raw=np.arange(6, dtype=np.int64).reshape(2, 3), parts={"left": np.ones(2, dtype=np.float32)})
+    result = Extended(
+        name="x",
+        value=float("nan"),
+        n=4,
+        convention="c",
+        reason="nothing there",
+        interval=np.array([float("-inf"), 1.0]),
+        raw=np.arange(6, dtype=np.int64).reshape(2, 3),
+        parts={"left": np.ones(2, dtype=np.float32)},
+    )
     loaded = Result.load(result.save(tmp_path / "folder" / "x.safetensors"))
     assert isinstance(loaded, Extended)
     assert np.isnan(loaded.value)
@@ -68,12 +85,21 @@ def test_html_shows_names_as_text() -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_a_result_draws_itself_whatever_its_shape(shape: tuple[int, ...]) -> None:
     ticks = tuple(tuple(f"{axis}{i}" for i in range(size)) for axis, size in zip("ab", shape, strict=False))
-    result = Result(name="x", value=np.ones(shape) if shape else 1.0, n=2, convention="c", axes=tuple("ab"[: len(shape)]), ticks=ticks)
+    result = Result(
+        name="x",
+        value=np.ones(shape) if shape else 1.0,
+        n=2,
+        convention="c",
+        axes=tuple("ab"[: len(shape)]),
+        ticks=ticks,
+    )
     assert result.plot().to_plotly_json()["data"]
 
 
 def test_three_axes_have_no_one_figure() -> None:
-    result = Result(name="x", value=np.ones((2, 2, 2)), n=2, convention="c", axes=("a", "b", "c"), ticks=(("1", "2"),) * 3)
+    result = Result(
+        name="x", value=np.ones((2, 2, 2)), n=2, convention="c", axes=("a", "b", "c"), ticks=(("1", "2"),) * 3
+    )
     with pytest.raises(InputError, match="3 axes"):
         result.plot()
 

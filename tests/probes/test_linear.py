@@ -15,7 +15,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from probes import LogisticProbe
 
-CHECKS = [pytest.param(check, id=getattr(check, "func", check).__name__) for _, check in estimator_checks_generator(LogisticProbe())]
+CHECKS = [
+    pytest.param(check, id=getattr(check, "func", check).__name__)
+    for _, check in estimator_checks_generator(LogisticProbe())
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks themselves provoke warnings on purpose
@@ -52,7 +55,9 @@ def test_a_far_mean_and_a_constant_column_change_nothing() -> None:
 
 def test_it_works_in_a_pipeline_under_a_grid_search() -> None:
     x, y = classes(120, 3, 3, 2)
-    search = GridSearchCV(make_pipeline(FunctionTransformer(), LogisticProbe()), {"logisticprobe__C": [0.01, 1.0]}, cv=2).fit(x, y)
+    search = GridSearchCV(
+        make_pipeline(FunctionTransformer(), LogisticProbe()), {"logisticprobe__C": [0.01, 1.0]}, cv=2
+    ).fit(x, y)
     assert search.best_score_ > 0.5
 
 

@@ -15,7 +15,10 @@ from probes.station import STATION
 
 
 def study(tmp_path: Path, *, ids: torch.Tensor | None = None, **labels: torch.Tensor) -> Study:
-    module = Transformer(Shape(d_vocab=8, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=16), generator=torch.Generator().manual_seed(0))
+    module = Transformer(
+        Shape(d_vocab=8, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=16),
+        generator=torch.Generator().manual_seed(0),
+    )
     ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1)) if ids is None else ids
     return Study(model=interp.load(module), tokens=Tokens.full(ids), out=tmp_path, labels=labels)
 
@@ -27,13 +30,20 @@ def test_it_is_a_station() -> None:
 
 def test_given_labels_are_probed_at_every_layer(tmp_path: Path) -> None:
     ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1))
-    given = study(tmp_path, ids=ids, half=(ids > 3).long(), noise=torch.randint(2, ids.shape, generator=torch.Generator().manual_seed(2)))
+    given = study(
+        tmp_path,
+        ids=ids,
+        half=(ids > 3).long(),
+        noise=torch.randint(2, ids.shape, generator=torch.Generator().manual_seed(2)),
+    )
     assert STATION.applies(given) is None
     assert STATION.estimate(given).seconds > 0
     section = STATION.run(given)
     json.dumps(section.numbers, allow_nan=False)
     assert set(section.numbers) == {"half", "noise"}
-    assert max(section.numbers["half"]["accuracy"]) > 0.95  # which half the token is in: written by the embedding
+    assert (
+        max(section.numbers["half"]["accuracy"]) > 0.95
+    )  # which half the token is in: written by the embedding
     assert max(section.numbers["noise"]["accuracy"]) < 0.65
     assert "Noise (2 classes) is not read above chance" in section.summary
     assert len(section.plates) == len(section.tables) == 2

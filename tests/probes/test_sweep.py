@@ -18,11 +18,17 @@ from probes import SweepResult, control_labels, sweep
 from probes.controls import group_interval, split_by_group
 
 
-def planted(n_groups: int = 60, each: int = 12) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray, np.ndarray]:
+def planted(
+    n_groups: int = 60, each: int = 12
+) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray, np.ndarray]:
     """Rows where the label is written at one site only; its groups carry a mark that a split by token would leak."""
     rng = np.random.default_rng(0)
     n = n_groups * each
-    groups, types, labels = np.repeat(np.arange(n_groups), each), rng.integers(0, 30, n), rng.integers(0, 3, n)
+    groups, types, labels = (
+        np.repeat(np.arange(n_groups), each),
+        rng.integers(0, 30, n),
+        rng.integers(0, 3, n),
+    )
     noise = rng.normal(size=(n, 12))
     written = noise.copy()
     written[np.arange(n), labels] += 6
@@ -58,7 +64,9 @@ def test_the_control_task_is_solved_where_word_types_are_written_and_gives_negat
     selective = dict(zip(result.ticks[0], result.selectivity, strict=True))
     assert control["tokens"] > 0.8
     assert selective["tokens"] < -0.4
-    assert selective["written"] > 0.2  # random labels of 30 types are unequally common, so guessing them beats a third
+    assert (
+        selective["written"] > 0.2
+    )  # random labels of 30 types are unequally common, so guessing them beats a third
 
 
 def test_without_word_types_there_is_no_control_and_the_result_says_why() -> None:
@@ -92,7 +100,10 @@ def test_a_sweep_is_saved_drawn_and_told(tmp_path: Path) -> None:
 
 
 def test_a_model_and_its_store_give_the_same_figures(tmp_path: Path) -> None:
-    module = Transformer(Shape(d_vocab=9, n_ctx=8, n_layers=2, d_model=16, n_heads=2, d_mlp=32), generator=torch.Generator().manual_seed(0))
+    module = Transformer(
+        Shape(d_vocab=9, n_ctx=8, n_layers=2, d_model=16, n_heads=2, d_mlp=32),
+        generator=torch.Generator().manual_seed(0),
+    )
     model = interp.load(module)
     ids = torch.randint(9, (40, 8), generator=torch.Generator().manual_seed(1))
     labels = (ids > 4).long()
@@ -104,7 +115,9 @@ def test_a_model_and_its_store_give_the_same_figures(tmp_path: Path) -> None:
     stored = sweep(store, labels[store.doc.long(), store.pos.long()], site, seeds=[0])
     assert live.n == stored.n == 280
     assert live.value[0] > live.chance + 0.1  # the current token is in the stream
-    np.testing.assert_allclose(live.value, stored.value, atol=0.02)  # two passes agree to rounding, a borderline row may flip
+    np.testing.assert_allclose(
+        live.value, stored.value, atol=0.02
+    )  # two passes agree to rounding, a borderline row may flip
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,9 @@ def test_a_model_without_tokens_is_refused() -> None:
 
 
 @given(st.lists(st.integers(1, 8), min_size=2, max_size=12), st.floats(0.05, 0.95), st.integers(0, 1000))
-def test_a_split_never_cuts_a_group_and_leaves_both_sides_something(sizes: list[int], fraction: float, seed: int) -> None:
+def test_a_split_never_cuts_a_group_and_leaves_both_sides_something(
+    sizes: list[int], fraction: float, seed: int
+) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     test = split_by_group(groups, test_fraction=fraction, seed=seed)
     assert 0 < test.sum() < len(groups)
@@ -162,5 +177,7 @@ def test_the_group_interval_of_independent_rows_is_the_binomial_one() -> None:
     correct = (rng.random((1, 400)) < 0.7).astype(float)
     stderr, ends = group_interval(correct, counts)
     share = correct.mean()
-    assert stderr[0] == pytest.approx((share * (1 - share) / 400) ** 0.5, rel=0.08)  # 1000 draws know it to 2%
+    assert stderr[0] == pytest.approx(
+        (share * (1 - share) / 400) ** 0.5, rel=0.08
+    )  # 1000 draws know it to 2%
     assert ends[0, 0] < correct.mean() < ends[0, 1]

@@ -47,7 +47,10 @@ def test_the_sparse_form_and_the_dense_form_reconstruct_alike_and_share_gradient
     sparse = made.sparse_decode(indices, values)
     torch.testing.assert_close(sparse, dense, atol=1e-12, rtol=0)
     for parameter in made.parameters():
-        a, b = (torch.autograd.grad(out.square().sum(), parameter, retain_graph=True)[0] for out in (dense, sparse))
+        a, b = (
+            torch.autograd.grad(out.square().sum(), parameter, retain_graph=True)[0]
+            for out in (dense, sparse)
+        )
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
@@ -129,6 +132,8 @@ def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
     tensors["b_enc"][2] = float("nan")
     save_file(tensors, folder / "coder.safetensors")
     card = json.loads((folder / "coder.json").read_text())
-    (folder / "coder.json").write_text(json.dumps(card | {"sha256": sha256_file(folder / "coder.safetensors")}))
+    (folder / "coder.json").write_text(
+        json.dumps(card | {"sha256": sha256_file(folder / "coder.safetensors")})
+    )
     with pytest.raises(StoreError, match="b_enc holds NaN"):
         sae.load(folder)

@@ -17,7 +17,10 @@ from sae.station import STATION, middle_site, settings
 
 
 def study(tmp_path: Path, n: int = 100) -> Study:
-    module = Transformer(Shape(d_vocab=11, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=32), generator=torch.Generator().manual_seed(0))
+    module = Transformer(
+        Shape(d_vocab=11, n_ctx=16, n_layers=3, d_model=16, n_heads=2, d_mlp=32),
+        generator=torch.Generator().manual_seed(0),
+    )
     ids = torch.randint(11, (n, 10), generator=torch.Generator().manual_seed(1))
     return Study(model=interp.load(module), tokens=Tokens.full(ids, show=lambda i: f"<{i}>"), out=tmp_path)
 
@@ -58,5 +61,9 @@ def test_the_settings_fit_data_and_budget(n: int, d: int) -> None:
 
 def test_too_few_rows_and_too_narrow_sites_are_declined(tmp_path: Path) -> None:
     assert "too few to train" in str(STATION.applies(study(tmp_path, n=20)))
-    narrow = Study(model=interp.load(nn.Sequential(nn.Embedding(5, 2))), tokens=Tokens.full(torch.zeros(300, 3, dtype=torch.long)), out=tmp_path)
+    narrow = Study(
+        model=interp.load(nn.Sequential(nn.Embedding(5, 2))),
+        tokens=Tokens.full(torch.zeros(300, 3, dtype=torch.long)),
+        out=tmp_path,
+    )
     assert "2 wide" in str(STATION.applies(narrow))

@@ -54,13 +54,18 @@ def test_gaussian_data_teach_no_planted_dictionary(found: tuple[sae.Run, Tensor,
     _, x, truth = found
     # the same mean and covariance, no sparse structure
     root = torch.linalg.cholesky(torch.cov(x.T).double())
-    fake = (torch.randn(8000, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64) @ root.T + x.double().mean(0)).float()
+    fake = (
+        torch.randn(8000, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64) @ root.T
+        + x.double().mean(0)
+    ).float()
     match = sae.match_dictionary(sae.train(fake, CONFIG).coder.W_dec, truth)
     assert match.provenance["found"] < 0.1
     assert match.value < 0.7
 
 
-def test_it_beats_pca_and_random_directions_on_rows_it_has_not_seen(found: tuple[sae.Run, Tensor, Tensor]) -> None:
+def test_it_beats_pca_and_random_directions_on_rows_it_has_not_seen(
+    found: tuple[sae.Run, Tensor, Tensor],
+) -> None:
     run, x, _ = found
     held, _ = planted(2000, seed=7)
     result = sae.evaluate(run.coder, held, reference=x)
@@ -71,7 +76,9 @@ def test_it_beats_pca_and_random_directions_on_rows_it_has_not_seen(found: tuple
     assert 2.5 < result.l0 <= 4
 
 
-def test_directions_stay_of_unit_norm_and_the_data_stay_as_they_were(found: tuple[sae.Run, Tensor, Tensor]) -> None:
+def test_directions_stay_of_unit_norm_and_the_data_stay_as_they_were(
+    found: tuple[sae.Run, Tensor, Tensor],
+) -> None:
     run, x, _ = found
     torch.testing.assert_close(run.coder.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
     assert torch.equal(x, planted(8000)[0])
@@ -101,7 +108,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("at", [1, 9, 10, 23, 39])
-def test_a_run_killed_at_any_step_and_resumed_is_the_uninterrupted_one(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_at_any_step_and_resumed_is_the_uninterrupted_one(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, _ = planted(1000)
     whole = sae.train(x, SHORT, tmp_path / "whole")
     advance = training.Trainer.advance
@@ -159,7 +168,9 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, monkeypatch
     monkeypatch.setattr(training.Trainer, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped after step 17; go on with resume=True"):
         sae.train(x, config, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "checkpoints" / "latest.json").read_text()) == {"latest": "step-00000017"}
+    assert json.loads((tmp_path / "run" / "checkpoints" / "latest.json").read_text()) == {
+        "latest": "step-00000017"
+    }
     monkeypatch.setattr(training.Trainer, "advance", advance)
     resumed = sae.train(x, config, tmp_path / "run", resume=True)
     assert torch.equal(resumed.coder.W_dec, sae.train(x, config).coder.W_dec)
@@ -203,7 +214,9 @@ def test_a_run_leaves_metrics_a_coder_and_a_figure(tmp_path: Path) -> None:
 
 
 def test_every_row_is_read_once_a_pass_and_the_passes_differ() -> None:
-    first, second = (torch.cat([batch_indices(103, 10, step, 0) for step in range(p * 10, p * 10 + 10)]) for p in (0, 1))
+    first, second = (
+        torch.cat([batch_indices(103, 10, step, 0) for step in range(p * 10, p * 10 + 10)]) for p in (0, 1)
+    )
     assert len(first.unique()) == len(second.unique()) == 100
     assert not torch.equal(first, second)
 
@@ -226,7 +239,11 @@ def test_unusable_data_are_named(data: object, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"k": 33}, "k = 33 exceeds d_sae = 32"), ({"steps": 0, "lr": -1.0}, "steps = 0 must be at least 1; lr = -1.0"), ({"warmup": 0.9}, r"\[0, 0.8\]")],
+    [
+        ({"k": 33}, "k = 33 exceeds d_sae = 32"),
+        ({"steps": 0, "lr": -1.0}, "steps = 0 must be at least 1; lr = -1.0"),
+        ({"warmup": 0.9}, r"\[0, 0.8\]"),
+    ],
 )
 def test_a_configuration_only_raises_and_lists_every_problem(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
