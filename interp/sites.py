@@ -13,7 +13,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, total_ordering
+from functools import cached_property, total_ordering
 
 from interp.errors import InputError, SiteError, nearest
 
@@ -90,7 +90,7 @@ _PATTERNS = _patterns()
 
 
 @total_ordering
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: instances in _PARSED travel by value together with the class itself
 class Site:
     """Where an activation lives.
 
@@ -127,7 +127,14 @@ class Site:
     @classmethod
     def parse(cls, text: str | Site) -> Site:
         """The site that ``text`` names; a name outside the vocabulary is taken as a module path."""
-        return text if isinstance(text, Site) else _parse(text)
+        if isinstance(text, Site):
+            return text
+        found = _PARSED.get(text)
+        if found is None:
+            found = _parse(text)
+            if len(_PARSED) < 8192:
+                _PARSED[text] = found
+        return found
 
     def __str__(self) -> str:
         if self.kind == "module":
@@ -171,7 +178,9 @@ class Site:
         return self._key() < other._key() if isinstance(other, Site) else NotImplemented
 
 
-@lru_cache(maxsize=8192)
+_PARSED: dict[str, Site] = {}  # a dict and no lru_cache, which would not travel by value to a remote backend
+
+
 def _parse(text: str) -> Site:
     text = text.strip()
     if not text:
@@ -216,6 +225,12 @@ class SiteTable(Sequence[Site]):
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, Site) and site.whole in self._rank
+
+    def without(self, sites: Iterable[Site]) -> SiteTable:
+        """The same table lacking some sites."""
+        gone = set(sites)
+        kept = [site for site in self._sites if site not in gone]
+        return type(self)(kept, paths=self._paths, heads=self._heads)
 
     def rank(self, site: Site) -> int:
         """Where the forward pass reaches ``site`` among this table's."""

@@ -9,7 +9,7 @@ __distribution__ = (
     "interp-toolkit"  # `interp doctor` tells by it whether another package of this name overwrote ours
 )
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, _names = attach(
     __name__,
     {
         "Coder": "coder",
@@ -19,7 +19,20 @@ __getattr__, __dir__, __all__ = attach(
         "evaluate": "evaluation",
         "load": "storage",
         "match_dictionary": "evaluation",
-        "save": "storage",
         "train": "training",
     },
 )
+
+
+def save(coder, path, *, format="native", provenance=None):
+    """Write ``coder`` to the folder ``path``; see :func:`sae.storage.save`.
+
+    Defined here and not looked up lazily: importing nnsight mounts a method ``save`` on every object of the
+    process, this module included, and ``__getattr__`` would no longer be asked.
+    """
+    from sae.storage import save as write
+
+    return write(coder, path, format=format, provenance=provenance)
+
+
+__all__ = [*_names, "save"]

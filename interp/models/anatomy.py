@@ -151,14 +151,11 @@ class Anatomy:
         return all(block.placement != "post" for block in self.blocks)
 
 
-def head_output_weight(module: nn.Module, attn: Attention) -> Float[Tensor, "head d_head d_model"]:
-    """W_O of each head: what a head's z [d_head] is multiplied with to reach the residual stream."""
-    o = module.get_submodule(attn.o.path)
-    weight = linear_weight(o)
+def head_output_weight(o_proj: nn.Module, attn: Attention) -> Float[Tensor, "head d_head d_model"]:
+    """W_O of each head, from the output projection: what a head's z [d_head] is multiplied with to reach the stream."""
+    weight = linear_weight(o_proj)
     if weight.shape[0] != attn.n_heads * attn.d_head:
-        raise ModelError(
-            f"{attn.o.path} reads {weight.shape[0]} features; {attn.n_heads} heads of {attn.d_head} were expected"
-        )
+        raise ModelError(f"{attn.o.path} reads {weight.shape[0]} features; {attn.n_heads} heads of {attn.d_head} were expected")
     return weight.unflatten(0, (attn.n_heads, attn.d_head))
 
 

@@ -31,7 +31,7 @@ class HookedModel(Model):
         check_finite(module)
         if anatomy is None and callable(getattr(module, "anatomy", None)):
             anatomy = module.anatomy()  # type: ignore[operator]
-        self.taps: dict[Site, Tap] = taps_of(anatomy, module) if anatomy else {}
+        self.taps: dict[Site, Tap] = taps_of(anatomy) if anatomy else {}
         self._ran_once: set[Site] = set()
         self._plans: dict[tuple[tuple[Site, ...], bool], Plan] = {}
         self._modules = dict(module.named_modules(remove_duplicate=False))

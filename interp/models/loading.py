@@ -128,12 +128,19 @@ def _is_nnsight(what: Any) -> bool:
     return type(what).__module__.partition(".")[0] == "nnsight"
 
 
-def _device(device: Any) -> Any:
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(device: Any) -> torch.device | None:
+    if device is None:
+        return None
+    if device == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"no device {str(device)!r}{nearest(str(device), ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}") from error
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {str(device)!r} was asked for, but torch {torch.__version__} finds no GPU here")
+    return wanted
 
 
 def _dtype(dtype: Any) -> torch.dtype | None:

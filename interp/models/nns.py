@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,12 +38,15 @@ __all__ = ["NNsightModel", "load"]
 def load(what: Any, *, name: str | None = None, tokenizer: Any = None, remote: bool | str = False) -> NNsightModel:
     """An nnsight model as it is, or one made around a module (which nnsight leaves untouched)."""
     import nnsight
+    from nnsight.modeling.mixins.remotable import Remotable
 
     if not type(what).__module__.startswith("nnsight"):
         config = getattr(what, "config", None)
         if name is None:
             name = getattr(config, "_name_or_path", "") or type(what).__name__
         what = nnsight.NNsight(what)
+    if remote and not isinstance(what, Remotable):
+        raise ModelError("remote runs need a model that NDIF knows: load nnsight.TransformersModel('owner/name') with remote=True")
     return NNsightModel(what, name=name, tokenizer=tokenizer or getattr(what, "tokenizer", None), remote=remote)
 
 
@@ -63,10 +67,13 @@ class NNsightModel(HookedModel):
         config = getattr(module, "config", None)
         anatomy = anatomy_of(module, config) if config is not None else None
         super().__init__(module, name=name or type(module).__name__, anatomy=anatomy, tokenizer=tokenizer)
-        inside = check_attention(module, self.taps)
-        if remote:
-            inside = {s: "it lies inside an attention function, out of reach on a remote model" for s, t in self.taps.items() if t.interface}
-        self.inert.update(inside)
+        inside = [site for site, tap in self.taps.items() if tap.interface]
+        if remote and inside:  # out of reach on another machine
+            for site in inside:
+                del self.taps[site]
+            self.sites = self.sites.without(inside)
+        elif inside:
+            self.inert.update(check_attention(module, self.taps))
         self._config = config
 
     @property
@@ -111,6 +118,8 @@ class NNsightModel(HookedModel):
         reads = [index for index, visitor in enumerate(visitors) if getattr(visitor, "reads_only", False)]
         there = [_bring if index in reads else visitor for index, visitor in enumerate(visitors)]
         state, args, traced = Pass(there, frame, None), inputs.args, self.traced
+        plan = replace(plan, places=tuple(replace(place, module=None) for place in plan.places))  # weights stay here
+        nnsight.register("interp")  # this package travels with the request: it is not installed there
         with traced.trace(*args, **options) as tracer:
             values = nnsight.save(_walk(traced, plan, state, reads))
             if whole:

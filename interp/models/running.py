@@ -63,7 +63,8 @@ class Spot:
 class Place:
     """One module and side, with the visits made there in order."""
 
-    module: nn.Module
+    module: nn.Module | None
+    """None where the pass runs on another machine."""
     path: str
     side: str
     spots: tuple[Spot, ...]

@@ -139,12 +139,11 @@ class Result:
 
     reads_input: ClassVar[bool] = True
     attn: Attention
-    root: nn.Module
 
     def read(self, tensor: Tensor, moment: Moment) -> Tensor:
         assert moment.entering is not None
         z = moment.entering.unflatten(-1, (self.attn.n_heads, -1))
-        return torch.einsum("bphd,hdm->bphm", z, head_output_weight(self.root, self.attn))
+        return torch.einsum("bphd,hdm->bphm", z, head_output_weight(moment.module, self.attn))
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
         return tensor + (new - old).sum(dim=-2)
@@ -238,7 +237,7 @@ def _norm_taps(name: str, layer: int | None, norm: Norm) -> Iterator[tuple[Site,
     yield Site(kind=name, layer=layer), Tap(norm.path)
 
 
-def _attention_taps(layer: int, block: Block, attn: Attention, root: nn.Module) -> Iterator[tuple[Site, Tap]]:
+def _attention_taps(layer: int, block: Block, attn: Attention) -> Iterator[tuple[Site, Tap]]:
     def site(kind: str) -> Site:
         return Site(kind=kind, layer=layer)
 
@@ -257,7 +256,7 @@ def _attention_taps(layer: int, block: Block, attn: Attention, root: nn.Module) 
     if attn.pattern:
         yield site("pattern"), Tap(attn.pattern)
     yield site("z"), Tap(attn.o.path, "in", Heads(attn.n_heads))
-    yield site("result"), Tap(attn.o.path, view=Result(attn, root))
+    yield site("result"), Tap(attn.o.path, view=Result(attn))
     write = block.attn_write or attn.path
     yield site("attn_out"), Tap(write)
     if block.resid_mid:
@@ -267,7 +266,7 @@ def _attention_taps(layer: int, block: Block, attn: Attention, root: nn.Module) 
         yield site("resid_mid"), Tap(write, view=OnBase(), base=block.path, look=look)
 
 
-def _block_taps(layer: int, block: Block, root: nn.Module, chained_to: str | None) -> Iterator[tuple[Site, Tap]]:
+def _block_taps(layer: int, block: Block, chained_to: str | None) -> Iterator[tuple[Site, Tap]]:
     def site(kind: str) -> Site:
         return Site(kind=kind, layer=layer)
 
@@ -277,7 +276,7 @@ def _block_taps(layer: int, block: Block, root: nn.Module, chained_to: str | Non
     if block.ln1 and before:
         yield from _norm_taps("ln1", layer, block.ln1)
     if block.attn:
-        attention = list(_attention_taps(layer, block, block.attn, root))
+        attention = list(_attention_taps(layer, block, block.attn))
         mid = [pair for pair in attention if pair[0].kind == "resid_mid"]
         yield from (pair for pair in attention if pair[0].kind != "resid_mid")
         if block.ln1 and not before:
@@ -302,14 +301,14 @@ def _block_taps(layer: int, block: Block, root: nn.Module, chained_to: str | Non
     yield site("resid_post"), Tap(block.path)
 
 
-def taps_of(anatomy: Anatomy, root: nn.Module) -> dict[Site, Tap]:
+def taps_of(anatomy: Anatomy) -> dict[Site, Tap]:
     """The site table of a network, in the order its forward pass reaches the sites."""
     table: dict[Site, Tap] = {Site(kind="embed"): Tap(anatomy.embed)}
     if anatomy.pos_embed:
         table[Site(kind="pos_embed")] = Tap(anatomy.pos_embed, view=Broadcast())
     for layer, block in enumerate(anatomy.blocks):
         before = anatomy.blocks[layer - 1].path if anatomy.chained and layer else None
-        table.update(_block_taps(layer, block, root, before))
+        table.update(_block_taps(layer, block, before))
     if anatomy.ln_final:
         table.update(_norm_taps("ln_final", None, anatomy.ln_final))
     if anatomy.unembed:

@@ -160,7 +160,7 @@ class BridgeModel(Model):
             pattern = shown.get(Site(kind="pattern", layer=site.layer))
             if site.kind == "attn_scores" and pattern is not None and not torch.allclose(shown[site].softmax(-1), pattern, atol=1e-4):
                 self._hooks.pop(site)  # what it shows are no scores (BERT: the pattern once more)
-                self.sites = SiteTable([s for s in self.sites if s != site], paths=self.sites._paths, heads=self.sites._heads)
+                self.sites = self.sites.without([site])
                 continue
             if site.kind in ("attn_scores", "pattern"):
                 changed = self.logits(tokens, edits=[edit(site, lambda t: t * 0.5)])

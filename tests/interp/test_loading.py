@@ -223,6 +223,8 @@ def test_an_adapter_that_fails_its_proof_is_refused() -> None:
         (lambda p: interp.load(TinyNet(), backend="transformers"), "no transformers model"),
         (lambda p: interp.load(TinyNet(), backend="transformer_lens"), "bridges transformers models"),
         (lambda p: interp.load(TinyNet(), device="cpu"), "move the module itself"),
+        (lambda p: interp.load("group:C59", device="tpu7"), "no device 'tpu7'"),
+        (lambda p: interp.load("group:C59", dtype="float31"), "no dtype 'float31'; did you mean 'float32'"),
         (lambda p: interp.load(TinyNet(), remote=True), "does not apply to backend"),
         (lambda p: interp.load(p / "foreign"), "names the class 'NoSuchLMHeadModel'"),
         (lambda p: interp.load(p / "broken"), "cannot load a model from folder"),

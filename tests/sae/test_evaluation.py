@@ -47,6 +47,22 @@ def test_a_coder_that_always_says_the_mean_leaves_everything() -> None:
     assert (result.l0, result.dead) == (0.0, 1.0)
 
 
+def test_fvu_pools_errors_and_powers_over_rows_before_the_ratio() -> None:
+    x = gaussian(400, 2, 5) * torch.tensor([3.0, 1.0])
+    x = x - x.mean(0)
+    coder = sae.Coder(2, 2, 1)  # writes the first coordinate, never the second
+    with torch.no_grad():
+        coder.W_dec.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        coder.W_enc.copy_(coder.W_dec.T)
+    result = sae.evaluate(coder, x)
+    power = x.double().square()
+    assert result.value == pytest.approx(float(power[:, 1].sum() / power.sum()), rel=1e-5)
+    assert result.value != pytest.approx(
+        float((power[:, 1] / power.sum(1)).mean()), rel=0.2
+    )  # the per-row convention
+    np.testing.assert_allclose(result.row_error, power[:, 1], rtol=1e-4, atol=1e-8)
+
+
 def test_the_pca_baseline_is_the_tail_of_the_spectrum() -> None:
     x = gaussian(500, 6, 1) * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.1])
     coder = sae.Coder(6, 12, 2)
