@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,13 +34,15 @@ EVERY_BLOCK = "blocks.*.hook_resid_post"
 ALL_RESIDUAL = ["blocks.*.hook_resid_pre", "blocks.*.hook_resid_mid", "blocks.*.hook_resid_post"]
 
 
-def network(size: str) -> tuple[torch.nn.Module, torch.Tensor]:
+def network(size: str) -> tuple[Any, torch.Tensor]:
     """A random GPT-2 and token ids for it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     if size == "toy":
-        config = GPT2Config(n_layer=3, n_embd=32, n_head=4, vocab_size=64, n_positions=32, bos_token_id=0, eos_token_id=0)
+        config = GPT2Config(
+            n_layer=3, n_embd=32, n_head=4, vocab_size=64, n_positions=32, bos_token_id=0, eos_token_id=0
+        )
         return GPT2LMHeadModel(config).eval(), torch.randint(0, 64, (2, 10))
     return GPT2LMHeadModel(GPT2Config()).eval(), torch.randint(0, 50257, (8, 128))
 
@@ -73,7 +76,7 @@ def cases(size: str) -> dict[str, Case]:
     return found | peers(module, ids, hidden)
 
 
-def peers(module: torch.nn.Module, ids: torch.Tensor, hidden: tuple[torch.Tensor, ...]) -> dict[str, Case]:
+def peers(module: Any, ids: torch.Tensor, hidden: tuple[torch.Tensor, ...]) -> dict[str, Case]:
     """TransformerBridge (on a copy) and nnsight, called as their users do, and their block outputs checked."""
     import copy
 
@@ -82,7 +85,9 @@ def peers(module: torch.nn.Module, ids: torch.Tensor, hidden: tuple[torch.Tensor
 
     copied = copy.deepcopy(module)
     copied.set_attn_implementation("eager")
-    bridge = build_bridge_from_module(copied, "GPT2LMHeadModel", hf_config=copied.config, tokenizer=None).eval()
+    bridge = build_bridge_from_module(
+        copied, "GPT2LMHeadModel", hf_config=copied.config, tokenizer=None
+    ).eval()
     n_layers = len(hidden) - 1
     names = [f"blocks.{layer}.hook_out" for layer in range(n_layers)]
     traced = nnsight.NNsight(module)
@@ -99,13 +104,17 @@ def peers(module: torch.nn.Module, ids: torch.Tensor, hidden: tuple[torch.Tensor
     def nnsight_blocks() -> object:
         with traced.trace(ids, use_cache=False):
             kept = nnsight.save([traced.transformer.h[layer].output for layer in range(n_layers)])
-        return kept
+        return kept  # noqa: RET504 - a return inside the trace would not be one
 
     cache, kept = bridge_blocks(), nnsight_blocks()
     for layer in range(n_layers - 1):  # the last hidden state of transformers lies behind the final norm
         torch.testing.assert_close(cache[names[layer]], hidden[layer + 1], atol=1e-4, rtol=1e-4)  # type: ignore[index]
         torch.testing.assert_close(kept[layer], hidden[layer + 1], atol=1e-4, rtol=1e-4)  # type: ignore[index]
-    return {"bridge forward": bridge_forward, "bridge every block": bridge_blocks, "nnsight every block": nnsight_blocks}
+    return {
+        "bridge forward": bridge_forward,
+        "bridge every block": bridge_blocks,
+        "nnsight every block": nnsight_blocks,
+    }
 
 
 def timed(size: str, rounds: int) -> None:
@@ -124,11 +133,21 @@ def timed(size: str, rounds: int) -> None:
                 spent[name].append(used)
     for name, times in spent.items():
         ratios = sorted(t / b for t, b in zip(times, spent["bare"], strict=True))
-        print(json.dumps({
-            "benchmark": "capture", "size": size, "case": name, "ratio": round(statistics.median(ratios), 3),
-            "quartiles": [round(ratios[rounds // 4], 3), round(ratios[3 * rounds // 4], 3)],
-            "milliseconds": round(1e3 * statistics.median(times), 2), "rounds": rounds, "threads": torch.get_num_threads(),
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmark": "capture",
+                    "size": size,
+                    "case": name,
+                    "ratio": round(statistics.median(ratios), 3),
+                    "quartiles": [round(ratios[rounds // 4], 3), round(ratios[3 * rounds // 4], 3)],
+                    "milliseconds": round(1e3 * statistics.median(times), 2),
+                    "rounds": rounds,
+                    "threads": torch.get_num_threads(),
+                }
+            ),
+            flush=True,
+        )
 
 
 MEMORY_CASES = ("bare", "interp every block", "interp all residual sites", "interp one site, layer 2")
@@ -139,15 +158,26 @@ def memory(threads: int) -> None:
     peak = {}
     for name in MEMORY_CASES:
         command = [sys.executable, __file__, "--peak-of", name, "--threads", str(threads)]
-        env = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed memory goes back at once
+        env = {
+            "MALLOC_MMAP_THRESHOLD_": "65536",
+            "MALLOC_TRIM_THRESHOLD_": "65536",
+        }  # freed memory goes back at once
         import os
 
         ran = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **env})
         peak[name] = float(ran.stdout.split()[-1])
     for name, size in peak.items():
-        print(json.dumps({
-            "benchmark": "capture memory", "case": name, "ratio": round(size / peak["bare"], 3), "peak_mib": round(size, 1),
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmark": "capture memory",
+                    "case": name,
+                    "ratio": round(size / peak["bare"], 3),
+                    "peak_mib": round(size, 1),
+                }
+            ),
+            flush=True,
+        )
 
 
 def peak_of(name: str) -> None:
@@ -172,8 +202,7 @@ def peak_of(name: str) -> None:
         "interp all residual sites": lambda: model.capture(ids, ALL_RESIDUAL),
         "interp one site, layer 2": lambda: model.capture(ids, "blocks.2.hook_resid_post"),
     }[name]
-    del_me = asked()
-    del del_me
+    asked()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     start, highest, running = resident(), [0.0], [True]

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -41,7 +42,7 @@ def texts_of(n: int, *, shortest: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def forward(network: torch.nn.Module, texts: list[list[int]]) -> None:
+def forward(network: Any, texts: list[list[int]]) -> None:
     """The plain model on padded batches, nothing kept."""
     for at in range(0, len(texts), BATCH):
         tokens = interp.Tokens.of(texts[at : at + BATCH])

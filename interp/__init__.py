@@ -4,12 +4,12 @@ Public names are imported when first used (PEP 562), so that ``import interp`` c
 ``import torch`` costs and the command line none of it.
 """
 
-from interp._version import __version__
+from interp._version import __version__ as __version__
 from interp.lazy import attach
 
 __distribution__ = "interp-toolkit"  # how `interp doctor` tells this package from another of the same name
 
-__getattr__, __dir__, _names = attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
     {
         # models, capture, edits
@@ -45,4 +45,4 @@ __getattr__, __dir__, _names = attach(
         "StoreError": "errors",
     },
 )
-__all__ = [*_names, "__version__"]
+__all__.append("__version__")

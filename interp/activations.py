@@ -49,8 +49,10 @@ class Activations(Mapping[Site, Tensor]):
                 raise SiteError(f"{key.whole} has {whole.shape[axis]} heads; head {key.head} was asked for")
             return whole.select(axis, key.head)
         names = [str(s) for s in self.tensors]
-        raise SiteError(f"{str(key)!r} was not captured; {len(names)} sites were: {', '.join(names[:6])}"
-                        f"{', ...' if len(names) > 6 else ''}{nearest(str(key), names)}")
+        raise SiteError(
+            f"{str(key)!r} was not captured; {len(names)} sites were: {', '.join(names[:6])}"
+            f"{', ...' if len(names) > 6 else ''}{nearest(str(key), names)}"
+        )
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, str | Site) and Site.parse(site) in self.tensors
@@ -78,8 +80,13 @@ class Activations(Mapping[Site, Tensor]):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Activations:
         """The same activations on another device or in another float type."""
-        moved = {s: t.to(device=device, dtype=dtype if t.is_floating_point() else None) for s, t in self.tensors.items()}
-        return Activations(tensors=moved, mask=self.mask, positions=self.positions, provenance=self.provenance)
+        moved = {
+            s: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+            for s, t in self.tensors.items()
+        }
+        return Activations(
+            tensors=moved, mask=self.mask, positions=self.positions, provenance=self.provenance
+        )
 
     def __repr__(self) -> str:
         size = sum(t.numel() * t.element_size() for t in self.tensors.values())

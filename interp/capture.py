@@ -31,7 +31,10 @@ Positions = int | str | slice | Sequence[int] | Tensor | None
 
 Sink = Callable[[Site, Tensor], None]
 
-_DERIVED = frozenset(kind for kind in KINDS if kind.endswith(("_scale", "_normalized"))) | {"result", "resid_mid"}
+_DERIVED = frozenset(kind for kind in KINDS if kind.endswith(("_scale", "_normalized"))) | {
+    "result",
+    "resid_mid",
+}
 """Kinds that are computed beside the pass: what the model goes on with is not that tensor."""
 
 
@@ -49,7 +52,9 @@ def edit_visits(model: Model, edits: Sequence[Edit], frame: Frame) -> list[Visit
     visits = []
     for one in edits:
         if not isinstance(one, Edit):
-            raise InputError(f"edits= takes Edit objects (interp.ablate, interp.patch, ...); got {type(one).__name__}")
+            raise InputError(
+                f"edits= takes Edit objects (interp.ablate, interp.patch, ...); got {type(one).__name__}"
+            )
         for site in model.find(one.sites):
             model.require_causal(site)
             visits.append((site, _editor(one, site, frame)))
@@ -72,7 +77,9 @@ def columns(positions: Positions, frame: Frame) -> Tensor | slice | None:
         return torch.tensor([frame.pos - 1]) if frame.last is None else frame.last[:, None]
     index = torch.as_tensor(positions).flatten().long()
     if index.numel() == 0 or int(index.max()) >= frame.pos or int(index.min()) < -frame.pos:
-        raise InputError(f"positions {index.tolist()}: the input has {frame.pos} positions, 0-{frame.pos - 1}")
+        raise InputError(
+            f"positions {index.tolist()}: the input has {frame.pos} positions, 0-{frame.pos - 1}"
+        )
     return index % frame.pos
 
 
@@ -106,7 +113,8 @@ class _Keeper:
         def visit(value: Tensor) -> None:
             if site in tensors:
                 raise SiteError(
-                    f"module {str(site)!r} runs more than once in a forward pass; name the call: '{site.path}#0', '{site.path}#1', ..."
+                    f"module {str(site)!r} runs more than once in a forward pass; "
+                    f"name the call: '{site.path}#0', '{site.path}#1', ..."
                 )
             shown = value if site.head is None else value.select(site.head_axis, site.head)  # type: ignore[arg-type]
             if selecting and shown.ndim > axis:
@@ -128,7 +136,9 @@ class _Keeper:
             kept = shown.to(device=keep.device, dtype=keep.dtype if shown.is_floating_point() else None)
         if kept is shown:
             # a view into a bigger tensor would keep all of it alive
-            if site in self.clone or (shown._is_view() and shown.untyped_storage().nbytes() > 2 * shown.nbytes):
+            if site in self.clone or (
+                shown._is_view() and shown.untyped_storage().nbytes() > 2 * shown.nbytes
+            ):
                 return shown.clone(memory_format=torch.contiguous_format)
             if not value.is_inference():
                 self.versions[site] = (value, value._version)
@@ -140,9 +150,15 @@ class _Keeper:
 
 
 def capture_batch(
-    model: Model, inputs: Any, frame: Frame, sites: Sequence[Site], *, edits: Sequence[Edit], keep: Keep,
+    model: Model,
+    inputs: Any,
+    frame: Frame,
+    sites: Sequence[Site],
+    *,
+    edits: Sequence[Edit],
+    keep: Keep,
     sink: Sink | None = None,
-) -> dict[Site, Tensor]:  # fmt: skip
+) -> dict[Site, Tensor]:
     """One pass over one batch; the tensors in forward order."""
     with torch.no_grad():
         for _ in range(2):
@@ -156,15 +172,22 @@ def capture_batch(
             model.overwritten.update(again)
             if sink is not None:
                 raise CheckError(
-                    f"the model overwrites {', '.join(map(str, sorted(again)))} in place after it was streamed; capture again"
+                    f"the model overwrites {', '.join(map(str, sorted(again)))} in place after it was streamed; "
+                    f"capture again"
                 )
     raise CheckError("a captured tensor was overwritten although it was copied")  # cannot happen
 
 
 def capture(
-    model: Model, tokens: Any, sites: Any, *, edits: Sequence[Edit] = (), keep: Keep, batch_size: int | None = None,
+    model: Model,
+    tokens: Any,
+    sites: Any,
+    *,
+    edits: Sequence[Edit] = (),
+    keep: Keep,
+    batch_size: int | None = None,
     sink: Sink | None = None,
-) -> Activations:  # fmt: skip
+) -> Activations:
     """What the model holds at ``sites`` for ``tokens``; see :meth:`interp.models.base.Model.capture`."""
     found = model.find(sites)
     parts: list[dict[Site, Tensor]] = []
@@ -172,7 +195,9 @@ def capture(
     for inputs, frame in model.frames(tokens, batch_size):
         parts.append(capture_batch(model, inputs, frame, found, edits=edits, keep=keep, sink=sink))
         frames.append(frame)
-    whole = parts[0] if len(parts) == 1 else {site: torch.cat([part[site] for part in parts]) for site in found}
+    whole = (
+        parts[0] if len(parts) == 1 else {site: torch.cat([part[site] for part in parts]) for site in found}
+    )
     mask, positions = _where(frames, keep.positions)
     provenance = {"model": model.name, "backend": model.backend, "edits": [one.name for one in edits]}
     return Activations(tensors=whole, mask=mask, positions=positions, provenance=provenance)
@@ -208,7 +233,9 @@ def gradients(
     found = model.find(sites)
     for site in found:
         if site.head is not None:
-            raise SiteError(f"gradients are taken at whole sites: ask for {site.whole} and index head {site.head}")
+            raise SiteError(
+                f"gradients are taken at whole sites: ask for {site.whole} and index head {site.head}"
+            )
     ((inputs, frame),) = model.frames(tokens, None)
     values: dict[Site, Tensor] = {}
     nudges: dict[Site, Tensor] = {}
@@ -230,7 +257,9 @@ def gradients(
         scores = metric(logits)
         if not isinstance(scores, Tensor) or not scores.requires_grad:
             raise InputError("the metric must return a tensor computed from the logits")
-        grads = torch.autograd.grad(scores.sum(), [nudges.get(s, values[s]) for s in found], allow_unused=True)
+        grads = torch.autograd.grad(
+            scores.sum(), [nudges.get(s, values[s]) for s in found], allow_unused=True
+        )
     lost = [str(site) for site, grad in zip(found, grads, strict=True) if grad is None]
     if lost:
         raise SiteError(f"the metric does not depend on {', '.join(lost[:4])}: no gradient reaches there")

@@ -8,7 +8,8 @@ so they always come off. Every constructor takes the sites first (a name, a glob
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace as _with
+from dataclasses import dataclass, field
+from dataclasses import replace as _with
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ Values = Activations | Mapping[Site, Tensor] | Tensor
 
 @dataclass(slots=True, kw_only=True)
 class Frame:
-    """What part of the work a pass is: of the ``rows`` of the whole batch those from ``row``, the columns from ``offset``.
+    """What part of the work a pass is: of all ``rows`` those from ``row``, the columns from ``offset``.
 
     ``pos`` is None for inputs without positions. ``mask`` [batch, pos] of the columns of this pass, and
     ``last`` [batch], the column of each row's last real token, are None where every token is real.
@@ -70,9 +71,13 @@ class Edit:
         new = edit.change(value, whole, frame)
         if not isinstance(new, Tensor) or new.shape != value.shape:
             got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise InputError(f"{self.name} at {site} returned {got}; the site holds {list(value.shape)} {value.dtype}")
+            raise InputError(
+                f"{self.name} at {site} returned {got}; the site holds {list(value.shape)} {value.dtype}"
+            )
         if new.device != value.device:
-            raise InputError(f"{self.name} at {site} returned a tensor on {new.device}; the site is on {value.device}")
+            raise InputError(
+                f"{self.name} at {site} returned a tensor on {new.device}; the site is on {value.device}"
+            )
         new = new.to(value.dtype)
         chosen = edit._selection(value, whole, frame)
         return new if chosen is None else torch.where(chosen, new, value)
@@ -142,7 +147,9 @@ def _columns(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Ten
         if low < -frame.pos:
             raise InputError(f"position {low} at {site}: the prompt has {frame.pos} positions")
         if high >= frame.pos and where is not None and not isinstance(where, Tensor | Sequence):
-            raise InputError(f"position {high} at {site}: the prompt has {frame.pos} positions, 0-{frame.pos - 1}")
+            raise InputError(
+                f"position {high} at {site}: the prompt has {frame.pos} positions, 0-{frame.pos - 1}"
+            )
     indices = torch.where(indices < 0, indices + frame.pos, indices)
     return _spread(torch.isin(here, indices), value, (axis,))
 
@@ -152,47 +159,100 @@ def _sites(sites: Sites) -> tuple[str | Site, ...]:
 
 
 def edit(
-    sites: Sites, change: Callable[[Tensor], Tensor], *, head: Where = None, position: Where | str = None,
-    neuron: Where = None, row: Where = None, name: str = "edit",
-) -> Edit:  # fmt: skip
+    sites: Sites,
+    change: Callable[[Tensor], Tensor],
+    *,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
+    row: Where = None,
+    name: str = "edit",
+) -> Edit:
     """Any change: ``change`` is given the site's whole tensor and returns one of the same shape."""
     return Edit(
-        sites=_sites(sites), change=lambda value, site, frame: change(value), name=name,
-        head=head, position=position, neuron=neuron, row=row,
-    )  # fmt: skip
+        sites=_sites(sites),
+        change=lambda value, site, frame: change(value),
+        name=name,
+        head=head,
+        position=position,
+        neuron=neuron,
+        row=row,
+    )
 
 
-def replace(sites: Sites, value: Tensor | float, *, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+def replace(
+    sites: Sites,
+    value: Tensor | float,
+    *,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
+    row: Where = None,
+) -> Edit:
     """Put ``value`` (broadcast to the site's shape) there."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
         return _fitted(value, old, site, "replace")
 
-    return Edit(sites=_sites(sites), change=change, name="replace", head=head, position=position, neuron=neuron, row=row)
+    return Edit(
+        sites=_sites(sites),
+        change=change,
+        name="replace",
+        head=head,
+        position=position,
+        neuron=neuron,
+        row=row,
+    )
 
 
-def add(sites: Sites, vector: Tensor | float, *, scale: float = 1.0, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+def add(
+    sites: Sites,
+    vector: Tensor | float,
+    *,
+    scale: float = 1.0,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
+    row: Where = None,
+) -> Edit:
     """Add ``scale * vector`` (broadcast to the site's shape): steering."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
         return old + scale * _fitted(vector, old, site, "add")
 
-    return Edit(sites=_sites(sites), change=change, name="add", head=head, position=position, neuron=neuron, row=row)
+    return Edit(
+        sites=_sites(sites), change=change, name="add", head=head, position=position, neuron=neuron, row=row
+    )
 
 
-def scale(sites: Sites, factor: float | Tensor, *, head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None) -> Edit:
+def scale(
+    sites: Sites,
+    factor: float | Tensor,
+    *,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
+    row: Where = None,
+) -> Edit:
     """Multiply with ``factor`` (a number, or a tensor broadcast to the site's shape)."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
         return old * _fitted(factor, old, site, "scale")
 
-    return Edit(sites=_sites(sites), change=change, name="scale", head=head, position=position, neuron=neuron, row=row)
+    return Edit(
+        sites=_sites(sites), change=change, name="scale", head=head, position=position, neuron=neuron, row=row
+    )
 
 
 def patch(
-    sites: Sites, source: Values, *, head: Where = None, position: Where | str = None, neuron: Where = None,
+    sites: Sites,
+    source: Values,
+    *,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
     row: Where = None,
-) -> Edit:  # fmt: skip
+) -> Edit:
     """Put there what another run held at the same site, row for row and column for column.
 
     ``source``: that run's :class:`~interp.Activations` (captured at all positions), a mapping by site,
@@ -203,14 +263,23 @@ def patch(
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
         return _window(_of(source, site, "patch"), old, site, frame)
 
-    return Edit(sites=_sites(sites), change=change, name="patch", head=head, position=position, neuron=neuron, row=row)
+    return Edit(
+        sites=_sites(sites), change=change, name="patch", head=head, position=position, neuron=neuron, row=row
+    )
 
 
 def ablate(
-    sites: Sites, *, how: Literal["zero", "mean", "resample"] = "zero", reference: Values | None = None,
-    over: Literal["all", "position"] = "all", seed: int = 0,
-    head: Where = None, position: Where | str = None, neuron: Where = None, row: Where = None,
-) -> Edit:  # fmt: skip
+    sites: Sites,
+    *,
+    how: Literal["zero", "mean", "resample"] = "zero",
+    reference: Values | None = None,
+    over: Literal["all", "position"] = "all",
+    seed: int = 0,
+    head: Where = None,
+    position: Where | str = None,
+    neuron: Where = None,
+    row: Where = None,
+) -> Edit:
     """Take away what a site says: put zero, a mean, or another example's value there.
 
     Parameters
@@ -248,10 +317,26 @@ def ablate(
         mean = means[site].to(device=old.device, dtype=old.dtype)
         return _window(mean, old, site, frame) if over == "position" else mean.expand_as(old)
 
-    return Edit(sites=_sites(sites), change=change, name=f"ablate[{how}]", head=head, position=position, neuron=neuron, row=row)
+    return Edit(
+        sites=_sites(sites),
+        change=change,
+        name=f"ablate[{how}]",
+        head=head,
+        position=position,
+        neuron=neuron,
+        row=row,
+    )
 
 
-def project(sites: Sites, directions: Tensor, *, keep: bool = False, head: Where = None, position: Where | str = None, row: Where = None) -> Edit:
+def project(
+    sites: Sites,
+    directions: Tensor,
+    *,
+    keep: bool = False,
+    head: Where = None,
+    position: Where | str = None,
+    row: Where = None,
+) -> Edit:
     """Remove the span of ``directions`` [d] or [k, d] from the site's last axis; ``keep=True`` keeps only it.
 
     The directions need not be orthogonal or of unit length; a rank-deficient set raises InputError.
@@ -262,7 +347,12 @@ def project(sites: Sites, directions: Tensor, *, keep: bool = False, head: Where
         raise InputError(f"directions are [d] or [k, d] floats; got {list(matrix.shape)} {matrix.dtype}")
     basis, triangle = torch.linalg.qr(matrix.to(torch.float64).T)
     size = triangle.diagonal().abs()
-    if not torch.isfinite(size).all() or matrix.shape[0] > matrix.shape[1] or bool((size < 1e-10 * size.max()).any()) or float(size.max()) == 0:
+    if (
+        not torch.isfinite(size).all()
+        or matrix.shape[0] > matrix.shape[1]
+        or bool((size < 1e-10 * size.max()).any())
+        or float(size.max()) == 0
+    ):
         raise InputError(f"the {matrix.shape[0]} directions are not linearly independent")
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
@@ -280,7 +370,9 @@ def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str) -> Tensor
     try:
         return tensor.expand_as(old)
     except RuntimeError:
-        raise InputError(f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}") from None
+        raise InputError(
+            f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}"
+        ) from None
 
 
 def _of(source: Values, site: Site, name: str) -> Tensor:
@@ -306,7 +398,9 @@ def _window(source: Tensor, old: Tensor, site: Site, frame: Frame) -> Tensor:
                 return old  # a pattern of the prompt says nothing about the tokens generated behind it
         elif frame.offset or source.shape[1] != old.shape[1]:
             if not frame.offset:
-                raise InputError(f"patch at {site}: its source has {source.shape[1]} positions, this run {old.shape[1]}")
+                raise InputError(
+                    f"patch at {site}: its source has {source.shape[1]} positions, this run {old.shape[1]}"
+                )
             new = old.clone()
             part = source[:, frame.offset : frame.offset + old.shape[1]]
             new[:, : part.shape[1]] = part
@@ -339,6 +433,12 @@ def _resampled(reference: Values | None, old: Tensor, site: Site, frame: Frame, 
     else:
         # drawn for the whole batch, so that the draw does not depend on how it is split
         chosen = torch.randint(n, (frame.row + rows,), generator=generator)[frame.row :]
-    if frame.pos is not None and source.ndim >= 3 and source.shape[1] != old.shape[1] and site.axes is not None and "query" not in site.axes:
+    if (
+        frame.pos is not None
+        and source.ndim >= 3
+        and source.shape[1] != old.shape[1]
+        and site.axes is not None
+        and "query" not in site.axes
+    ):
         source = source[:, frame.offset : frame.offset + old.shape[1]]
     return _fitted(source[chosen.to(source.device)], old, site, "ablate[resample]")

@@ -81,7 +81,9 @@ _HEAD_SUFFIX = re.compile(r"^(?P<name>.+)\[(?P<head>\d+)\]$")
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
     table = []
     for kind, (template, _) in KINDS.items():
-        pattern = re.escape(template).replace(r"\{l\}", r"(?P<layer>\d+)").replace(r"\{p\}", "(?P<port>[qkv])")
+        pattern = (
+            re.escape(template).replace(r"\{l\}", r"(?P<layer>\d+)").replace(r"\{p\}", "(?P<port>[qkv])")
+        )
         table.append((re.compile(f"^{pattern}$"), kind))
     return table
 
@@ -120,7 +122,9 @@ class Site:
             state = "needs" if "{l}" in template else "takes no"
             raise InputError(f"a site of kind {self.kind!r} {state} layer")
         if ("{p}" in template) != (self.port is not None) or self.port not in (None, *_PORTS):
-            raise InputError(f"a site of kind {self.kind!r} was given port {self.port!r}; ports are q, k, v of 'attn_in'")
+            raise InputError(
+                f"a site of kind {self.kind!r} was given port {self.port!r}; ports are q, k, v of 'attn_in'"
+            )
         if self.head is not None and "head" not in axes:
             raise InputError(f"a site of kind {self.kind!r} has no heads; its axes are {list(axes)}")
 
@@ -208,7 +212,9 @@ Ask = str | Site | Iterable[str | Site]
 class SiteTable(Sequence[Site]):
     """The sites of one model, in the order its forward pass reaches them; answers globs and typos."""
 
-    def __init__(self, sites: Iterable[Site], *, paths: Iterable[Site] = (), heads: dict[Site, int] | None = None) -> None:
+    def __init__(
+        self, sites: Iterable[Site], *, paths: Iterable[Site] = (), heads: dict[Site, int] | None = None
+    ) -> None:
         """``sites``: the model's canonical sites; ``paths``: module paths it also answers to (found by
         their exact name or a glob, not listed); ``heads``: how many heads a site has."""
         self._sites = tuple(sites)
@@ -254,9 +260,13 @@ class SiteTable(Sequence[Site]):
         if key not in self._found:
             asked = [key] if isinstance(key, str | Site) else key
             if not asked:
-                raise SiteError("no site was asked for; name at least one, for example 'blocks.*.hook_resid_post'")
+                raise SiteError(
+                    "no site was asked for; name at least one, for example 'blocks.*.hook_resid_post'"
+                )
             found = {site for one in asked for site in self._one(one)}
-            self._found[key] = tuple(sorted(found, key=lambda s: (self.rank(s), -1 if s.head is None else s.head)))
+            self._found[key] = tuple(
+                sorted(found, key=lambda s: (self.rank(s), -1 if s.head is None else s.head))
+            )
         return self._found[key]
 
     def _one(self, ask: str | Site) -> list[Site]:

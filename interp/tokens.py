@@ -19,7 +19,9 @@ def id_matrix(ids: Tensor) -> Int[Tensor, "batch pos"]:
     if ids.ndim == 1:
         ids = ids[None]
     if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise InputError(f"token ids must be an integer tensor [batch, pos]; got {ids.dtype} {list(ids.shape)}")
+        raise InputError(
+            f"token ids must be an integer tensor [batch, pos]; got {ids.dtype} {list(ids.shape)}"
+        )
     if ids.numel() == 0:
         raise InputError(f"there are no tokens: ids have shape {list(ids.shape)}")
     return ids if ids.dtype == torch.int64 else ids.long()
@@ -38,7 +40,14 @@ class Tokens:
     show: Callable[[int], str] = field(default=str, repr=False)
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]], *, pad: int = 0, side: str = "right", show: Callable[[int], str] = str) -> Tokens:
+    def of(
+        cls,
+        sequences: Sequence[Sequence[int]],
+        *,
+        pad: int = 0,
+        side: str = "right",
+        show: Callable[[int], str] = str,
+    ) -> Tokens:
         """Tokens from lists of ids of any lengths, padded with ``pad`` on ``side``."""
         if side not in ("left", "right"):
             raise InputError(f"padding side {side!r}; it is 'left' or 'right'")

@@ -9,7 +9,7 @@ __distribution__ = (
     "interp-toolkit"  # `interp doctor` tells by it whether another package of this name overwrote ours
 )
 
-__getattr__, __dir__, _names = attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Coder": "coder",
@@ -35,4 +35,4 @@ def save(coder, path, *, format="native", provenance=None):
     return write(coder, path, format=format, provenance=provenance)
 
 
-__all__ = [*_names, "save"]
+__all__.append("save")

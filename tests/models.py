@@ -33,7 +33,9 @@ def config_of(family: str):
     if family == "bert":
         return tf.BertConfig(**shape, **sized)
     if family == "gemma2":
-        return tf.Gemma2Config(**shape, **sized, num_key_value_heads=2, head_dim=8, attn_logit_softcapping=None)
+        return tf.Gemma2Config(
+            **shape, **sized, num_key_value_heads=2, head_dim=8, attn_logit_softcapping=None
+        )
     if family == "gemma":
         return tf.GemmaConfig(**shape, **sized, num_key_value_heads=2, head_dim=8)
     if family == "qwen3":
@@ -41,7 +43,14 @@ def config_of(family: str):
     if family == "olmo2":
         return tf.Olmo2Config(**shape, **sized, num_key_value_heads=2)
     if family == "opt":
-        return tf.OPTConfig(hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32, **sized)
+        return tf.OPTConfig(
+            hidden_size=32,
+            ffn_dim=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            word_embed_proj_dim=32,
+            **sized,
+        )
     assert family == "mamba", family
     return tf.MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=VOCAB, state_size=8, **_IDS)
 

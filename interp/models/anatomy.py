@@ -155,7 +155,9 @@ def head_output_weight(o_proj: nn.Module, attn: Attention) -> Float[Tensor, "hea
     """W_O of each head, from the output projection: what a head's z [d_head] is multiplied with to reach the stream."""
     weight = linear_weight(o_proj)
     if weight.shape[0] != attn.n_heads * attn.d_head:
-        raise ModelError(f"{attn.o.path} reads {weight.shape[0]} features; {attn.n_heads} heads of {attn.d_head} were expected")
+        raise ModelError(
+            f"{attn.o.path} reads {weight.shape[0]} features; {attn.n_heads} heads of {attn.d_head} were expected"
+        )
     return weight.unflatten(0, (attn.n_heads, attn.d_head))
 
 

@@ -46,7 +46,10 @@ class AuditResult:
 
     def __repr__(self) -> str:
         causal = sum(row["causal"] for row in self.rows)
-        return f"AuditResult({self.model}, {self.backend}: {causal} of {len(self.rows)} sites causal, inert: {list(self.inert)})"
+        return (
+            f"AuditResult({self.model}, {self.backend}: {causal} of {len(self.rows)} sites causal, "
+            f"inert: {list(self.inert)})"
+        )
 
 
 def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult:
@@ -56,7 +59,14 @@ def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult
     plain = model.logits(tokens)
     rows = []
     for site in found:
-        row: dict[str, Any] = {"site": str(site), "fires": False, "causal": False, "effect": 0.0, "gradient": False, "note": ""}
+        row: dict[str, Any] = {
+            "site": str(site),
+            "fires": False,
+            "causal": False,
+            "effect": 0.0,
+            "gradient": False,
+            "note": "",
+        }
         try:
             value = model.capture(tokens, site)[site]
             row["fires"] = True
@@ -98,13 +108,17 @@ def prove(model: Model, *, tokens: Any = None) -> None:
     plain = model.logits(tokens)
     if not torch.isfinite(plain).all():
         raise CheckError(f"{model.name}: logits are not finite on a short input")
-    middle = [s for s in model.sites if s.kind == "resid_post"] or [s for s in model.sites if s.kind == "module"]
+    middle = [s for s in model.sites if s.kind == "resid_post"] or [
+        s for s in model.sites if s.kind == "module"
+    ]
     if not middle:
         raise CheckError(f"{model.name} has no site to capture at")
     chosen = middle[len(middle) // 2] if middle[0].kind == "resid_post" else middle[-1]
     model.capture(tokens, chosen)
     if not torch.equal(model.logits(tokens), plain):
-        raise CheckError(f"{model.name}: the logits changed after a capture at {chosen}, or the model is not deterministic")
+        raise CheckError(
+            f"{model.name}: the logits changed after a capture at {chosen}, or the model is not deterministic"
+        )
     if not torch.equal(model.logits(tokens, edits=[edit(chosen, lambda t: t.clone())]), plain):
         raise CheckError(f"{model.name}: an identity edit at {chosen} changed the logits")
     if torch.equal(model.logits(tokens, edits=[replace(chosen, 0.0)]), plain):

@@ -53,7 +53,15 @@ class Model(ABC):
     can_cache: bool = False
     """Whether passes can continue a sequence with a key-value cache."""
 
-    def __init__(self, module: nn.Module, *, name: str, anatomy: Anatomy | None, table: SiteTable, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        anatomy: Anatomy | None,
+        table: SiteTable,
+        tokenizer: Any = None,
+    ) -> None:
         self.module = module
         self.name = name
         self.anatomy = anatomy
@@ -71,7 +79,13 @@ class Model(ABC):
 
     @abstractmethod
     def run(
-        self, inputs: Inputs, frame: Frame, visits: Sequence[Visit], *, wanted: Collection[Site] | None, cache: Any = None
+        self,
+        inputs: Inputs,
+        frame: Frame,
+        visits: Sequence[Visit],
+        *,
+        wanted: Collection[Site] | None,
+        cache: Any = None,
     ) -> Any:
         """One forward pass with the visitors in place: the logits, or None if it was stopped after ``wanted``.
 
@@ -131,7 +145,8 @@ class Model(ABC):
             for name, tensor in sorted(self._weights().items()):
                 digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
                 flat = tensor.detach().to("cpu").contiguous().view(-1)
-                digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+                if flat.numel():
+                    digest.update(flat.view(torch.uint8).numpy().data)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -187,9 +202,13 @@ class Model(ABC):
     # -- what users call --------------------------------------------------------------------------
 
     def tokens(
-        self, texts: str | Sequence[str] | Sequence[Sequence[int]], *, prepend_bos: bool | None = None, truncate: bool = False,
+        self,
+        texts: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        prepend_bos: bool | None = None,
+        truncate: bool = False,
         padding_side: str = "right",
-    ) -> Tokens:  # fmt: skip
+    ) -> Tokens:
         """Texts (or lists of ids) as Tokens, padded on ``padding_side``.
 
         ``prepend_bos`` None puts the tokenizer's beginning-of-sequence token first where it has one and the
@@ -201,17 +220,26 @@ class Model(ABC):
             For an empty text, a text without tokenizer, an id outside the vocabulary, or a prompt longer than
             the context (unless ``truncate``, which keeps its beginning).
         """
-        return texts_to_tokens(self, texts, prepend_bos=prepend_bos, truncate=truncate, padding_side=padding_side)
+        return texts_to_tokens(
+            self, texts, prepend_bos=prepend_bos, truncate=truncate, padding_side=padding_side
+        )
 
     def frames(self, tokens: Any, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
         """The input checked and cut into batches, each with its frame."""
         return frames_of(self, tokens, batch_size)
 
     def capture(
-        self, tokens: Any, sites: str | Site | Sequence[str | Site], *, edits: Sequence[Edit] = (), positions: Positions = None,
-        batch_size: int | None = None, dtype: torch.dtype | None = None, device: torch.device | str | None = None,
+        self,
+        tokens: Any,
+        sites: str | Site | Sequence[str | Site],
+        *,
+        edits: Sequence[Edit] = (),
+        positions: Positions = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         sink: Sink | None = None,
-    ) -> Activations:  # fmt: skip
+    ) -> Activations:
         """What the model holds at ``sites``.
 
         Parameters
@@ -253,9 +281,13 @@ class Model(ABC):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def gradients(
-        self, tokens: Any, metric: Callable[[Tensor], Tensor], sites: str | Site | Sequence[str | Site], *,
+        self,
+        tokens: Any,
+        metric: Callable[[Tensor], Tensor],
+        sites: str | Site | Sequence[str | Site],
+        *,
         edits: Sequence[Edit] = (),
-    ) -> tuple[Activations, Activations]:  # fmt: skip
+    ) -> tuple[Activations, Activations]:
         """Values at ``sites`` and the gradients of ``metric(logits).sum()`` there.
 
         ``metric`` maps logits to one number per example; examples do not mix, so row i of a gradient is
@@ -263,8 +295,18 @@ class Model(ABC):
         """
         return gradients(self, tokens, metric, sites, edits=edits)
 
-    def generate(self, tokens: Any, *, max_new_tokens: int, edits: Sequence[Edit] = (), temperature: float = 0.0,
-                 top_k: int | None = None, seed: int = 0, stop_at_eos: bool = True, use_cache: bool = True) -> Tokens:  # fmt: skip
+    def generate(
+        self,
+        tokens: Any,
+        *,
+        max_new_tokens: int,
+        edits: Sequence[Edit] = (),
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        stop_at_eos: bool = True,
+        use_cache: bool = True,
+    ) -> Tokens:
         """Continue each row by ``max_new_tokens`` tokens under ``edits``, with the key-value cache.
 
         Greedy at ``temperature`` 0, else sampled with ``seed``. Rows of different lengths must be padded on
@@ -273,7 +315,9 @@ class Model(ABC):
         from interp.models.generation import Sampling, generate
 
         sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed, stop_at_eos=stop_at_eos)
-        return generate(self, tokens, max_new_tokens=max_new_tokens, edits=edits, sampling=sampling, use_cache=use_cache)
+        return generate(
+            self, tokens, max_new_tokens=max_new_tokens, edits=edits, sampling=sampling, use_cache=use_cache
+        )
 
     def audit(self, tokens: Any = None, sites: Any = None) -> AuditResult:
         """Perturb every site and see what happens: does it fire, do the logits move, does a gradient arrive.
@@ -288,7 +332,9 @@ class Model(ABC):
 
     def sequence(self, visits: Sequence[Visit]) -> list[Visit]:
         """Visits in forward order, edits before captures where both meet."""
-        return sorted(visits, key=lambda visit: self.sites.rank(visit[0])) if len(visits) > 1 else list(visits)
+        return (
+            sorted(visits, key=lambda visit: self.sites.rank(visit[0])) if len(visits) > 1 else list(visits)
+        )
 
     def submodule(self, path: str) -> nn.Module:
         """A module by path; unknown ones are a ModelError with the nearest."""
@@ -299,7 +345,9 @@ class Model(ABC):
             raise ModelError(f"no module {path!r}{nearest(path, names)}") from None
 
     def __repr__(self) -> str:
-        size = f"{self.n_layers} layers, d_model {self.d_model}" if self.anatomy else type(self.module).__name__
+        size = (
+            f"{self.n_layers} layers, d_model {self.d_model}" if self.anatomy else type(self.module).__name__
+        )
         return f"Model({self.name!r}, {self.backend}, {size}, {len(self.sites)} sites)"
 
 
@@ -309,4 +357,3 @@ def _config_sha(config: Any) -> str | None:
         return None
     held = {k: v for k, v in as_dict().items() if not k.startswith("_")}
     return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()
-

@@ -59,11 +59,20 @@ def _gpt2(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
 
     def block(i: int) -> Block:
         at = f"{layers}.{i}"
-        qkv = [Projection(path=f"{at}.attn.c_attn", layout="span", start=part * d, width=d) for part in range(3)]
+        qkv = [
+            Projection(path=f"{at}.attn.c_attn", layout="span", start=part * d, width=d) for part in range(3)
+        ]
         attn = Attention(
-            path=f"{at}.attn", q=qkv[0], k=qkv[1], v=qkv[2], o=Projection(path=f"{at}.attn.c_proj"),
-            n_heads=n, n_kv_heads=n, d_head=d // n, interface=not getattr(config, "reorder_and_upcast_attn", False),
-        )  # fmt: skip
+            path=f"{at}.attn",
+            q=qkv[0],
+            k=qkv[1],
+            v=qkv[2],
+            o=Projection(path=f"{at}.attn.c_proj"),
+            n_heads=n,
+            n_kv_heads=n,
+            d_head=d // n,
+            interface=not getattr(config, "reorder_and_upcast_attn", False),
+        )
         mlp = MLP(path=f"{at}.mlp", up=f"{at}.mlp.c_fc", down=f"{at}.mlp.c_proj")
         return Block(path=at, attn=attn, mlp=mlp, ln1=Norm(path=f"{at}.ln_1"), ln2=Norm(path=f"{at}.ln_2"))
 
@@ -92,12 +101,22 @@ def _neox(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
             for part in range(3)
         ]
         attn = Attention(
-            path=f"{at}.attention", q=qkv[0], k=qkv[1], v=qkv[2], o=Projection(path=f"{at}.attention.dense"),
-            n_heads=n, n_kv_heads=n, d_head=d // n, rotary=True, interface=True,
-        )  # fmt: skip
+            path=f"{at}.attention",
+            q=qkv[0],
+            k=qkv[1],
+            v=qkv[2],
+            o=Projection(path=f"{at}.attention.dense"),
+            n_heads=n,
+            n_kv_heads=n,
+            d_head=d // n,
+            rotary=True,
+            interface=True,
+        )
         mlp = MLP(path=f"{at}.mlp", up=f"{at}.mlp.dense_h_to_4h", down=f"{at}.mlp.dense_4h_to_h")
         ln1, ln2 = Norm(path=f"{at}.input_layernorm"), Norm(path=f"{at}.post_attention_layernorm")
-        return Block(path=at, attn=attn, mlp=mlp, ln1=ln1, ln2=ln2, parallel=bool(config.use_parallel_residual))
+        return Block(
+            path=at, attn=attn, mlp=mlp, ln1=ln1, ln2=ln2, parallel=bool(config.use_parallel_residual)
+        )
 
     unembed = next((name for name in ("embed_out", "lm_head") if name in paths), None)
     return Anatomy(
@@ -115,21 +134,37 @@ def _bert(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
     layers = _stem(paths, "bert.encoder.layer", "roberta.encoder.layer", "encoder.layer")
     if layers is None or f"{layers}.0.attention.self.query" not in paths:
         return None
-    trunk, d, n = layers.removesuffix("encoder.layer").rstrip("."), config.hidden_size, config.num_attention_heads
+    trunk, d, n = (
+        layers.removesuffix("encoder.layer").rstrip("."),
+        config.hidden_size,
+        config.num_attention_heads,
+    )
 
     def block(i: int) -> Block:
         at = f"{layers}.{i}"
         q, k, v = (Projection(path=f"{at}.attention.self.{name}") for name in ("query", "key", "value"))
         attn = Attention(
-            path=f"{at}.attention.output.dense", core=f"{at}.attention.self", q=q, k=k, v=v,
+            path=f"{at}.attention.output.dense",
+            core=f"{at}.attention.self",
+            q=q,
+            k=k,
+            v=v,
             o=Projection(path=f"{at}.attention.output.dense"),
-            n_heads=n, n_kv_heads=n, d_head=d // n, interface=True,
-        )  # fmt: skip
+            n_heads=n,
+            n_kv_heads=n,
+            d_head=d // n,
+            interface=True,
+        )
         mlp = MLP(path=f"{at}.output.dense", up=f"{at}.intermediate.dense", down=f"{at}.output.dense")
         return Block(
-            path=at, attn=attn, mlp=mlp, placement="post", resid_mid=f"{at}.attention",
-            ln1=Norm(path=f"{at}.attention.output.LayerNorm"), ln2=Norm(path=f"{at}.output.LayerNorm"),
-        )  # fmt: skip
+            path=at,
+            attn=attn,
+            mlp=mlp,
+            placement="post",
+            resid_mid=f"{at}.attention",
+            ln1=Norm(path=f"{at}.attention.output.LayerNorm"),
+            ln2=Norm(path=f"{at}.output.LayerNorm"),
+        )
 
     heads = ("cls.predictions.decoder", "lm_head.decoder")
     position = getattr(config, "position_embedding_type", "absolute") == "absolute"
@@ -170,7 +205,11 @@ def _mamba(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
 def _llama(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
     """Llama and what is built like it: Mistral, Qwen2/3, Gemma 1-3, OLMo2 (dense, unfused projections)."""
     layers = _stem(paths, "model.layers", "layers")
-    if layers is None or f"{layers}.0.self_attn.q_proj" not in paths or f"{layers}.0.mlp.gate_proj" not in paths:
+    if (
+        layers is None
+        or f"{layers}.0.self_attn.q_proj" not in paths
+        or f"{layers}.0.mlp.gate_proj" not in paths
+    ):
         return None
     trunk, d, n = layers.removesuffix("layers").rstrip("."), config.hidden_size, config.num_attention_heads
     n_kv = getattr(config, "num_key_value_heads", None) or n
@@ -178,23 +217,41 @@ def _llama(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
     gemma = str(getattr(config, "model_type", "")).startswith("gemma")
 
     def norm(path: str) -> Norm:
-        return Norm(path=path, kind="layer" if isinstance(paths.get(path), nn.LayerNorm) else "rms", unit_offset=gemma)
+        return Norm(
+            path=path, kind="layer" if isinstance(paths.get(path), nn.LayerNorm) else "rms", unit_offset=gemma
+        )
 
     def block(i: int) -> Block:
         at = f"{layers}.{i}"
         q, k, v, o = (Projection(path=f"{at}.self_attn.{name}_proj") for name in "qkvo")
         attn = Attention(
-            path=f"{at}.self_attn", q=q, k=k, v=v, o=o, n_heads=n, n_kv_heads=n_kv, d_head=d_head,
-            rotary=True, interface=True,
-        )  # fmt: skip
-        mlp = MLP(path=f"{at}.mlp", up=f"{at}.mlp.up_proj", down=f"{at}.mlp.down_proj", gate=f"{at}.mlp.gate_proj")
+            path=f"{at}.self_attn",
+            q=q,
+            k=k,
+            v=v,
+            o=o,
+            n_heads=n,
+            n_kv_heads=n_kv,
+            d_head=d_head,
+            rotary=True,
+            interface=True,
+        )
+        mlp = MLP(
+            path=f"{at}.mlp", up=f"{at}.mlp.up_proj", down=f"{at}.mlp.down_proj", gate=f"{at}.mlp.gate_proj"
+        )
         before, after = f"{at}.input_layernorm", f"{at}.post_attention_layernorm"
         mlp_before, mlp_after = f"{at}.pre_feedforward_layernorm", f"{at}.post_feedforward_layernorm"
         if mlp_after in paths:  # Gemma 2/3 (four norms) and OLMo 2 (two, both behind the layers)
             return Block(
-                path=at, attn=attn, mlp=mlp, placement="sandwich", attn_write=after, mlp_write=mlp_after,
-                ln1=norm(before) if before in paths else None, ln2=norm(mlp_before) if mlp_before in paths else None,
-            )  # fmt: skip
+                path=at,
+                attn=attn,
+                mlp=mlp,
+                placement="sandwich",
+                attn_write=after,
+                mlp_write=mlp_after,
+                ln1=norm(before) if before in paths else None,
+                ln2=norm(mlp_before) if mlp_before in paths else None,
+            )
         return Block(path=at, attn=attn, mlp=mlp, ln1=norm(before), ln2=norm(after))
 
     return Anatomy(

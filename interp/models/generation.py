@@ -69,7 +69,13 @@ class Sampling:
 
 
 def generate(
-    model: Model, tokens: Any, *, max_new_tokens: int, edits: Sequence[Edit], sampling: Sampling, use_cache: bool
+    model: Model,
+    tokens: Any,
+    *,
+    max_new_tokens: int,
+    edits: Sequence[Edit],
+    sampling: Sampling,
+    use_cache: bool,
 ) -> Tokens:
     """See :meth:`interp.models.base.Model.generate`."""
     prompt = as_tokens(model, tokens)
@@ -77,10 +83,15 @@ def generate(
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
     if not bool(prompt.mask[:, -1].all()):
-        raise InputError("rows of different lengths must be padded on the left to be continued: model.tokens(..., padding_side='left')")
+        raise InputError(
+            "rows of different lengths must be padded on the left to be continued: "
+            "model.tokens(..., padding_side='left')"
+        )
     total = prompt.ids.shape[1] + max_new_tokens
     if model.n_ctx is not None and total > model.n_ctx:
-        raise InputError(f"{prompt.ids.shape[1]} tokens and {max_new_tokens} new ones exceed the context of {model.n_ctx}")
+        raise InputError(
+            f"{prompt.ids.shape[1]} tokens and {max_new_tokens} new ones exceed the context of {model.n_ctx}"
+        )
     if not model.causal:
         raise ModelError(f"{model.name} is an encoder: it does not generate")
     ids, mask = prompt.ids.to(model.device), prompt.mask.to(model.device)
@@ -103,7 +114,9 @@ def generate(
     return Tokens(ids=ids, mask=mask, show=prompt.show)
 
 
-def _next_logits(model: Model, ids: Tensor, mask: Tensor, cache: Cache | None, edits: Sequence[Edit], n_prompt: int) -> Tensor:
+def _next_logits(
+    model: Model, ids: Tensor, mask: Tensor, cache: Cache | None, edits: Sequence[Edit], n_prompt: int
+) -> Tensor:
     """Logits behind the last column [batch, d_vocab]; with a cache only the columns it has not seen are run."""
     seen = ids.shape[1] - 1 if cache is not None and cache.held else 0
     now, part = ids[:, seen:], mask[:, seen:]
@@ -112,7 +125,9 @@ def _next_logits(model: Model, ids: Tensor, mask: Tensor, cache: Cache | None, e
     padded = not bool(mask.all())
     inputs = Inputs((now,), mask if padded and cache is None else None, padded and not bool(mask[:, 0].all()))
     last = torch.full((ids.shape[0],), n_prompt - 1, device=ids.device)
-    frame = Frame(batch=ids.shape[0], pos=now.shape[1], mask=part, last=last, row=0, rows=ids.shape[0], offset=seen)
+    frame = Frame(
+        batch=ids.shape[0], pos=now.shape[1], mask=part, last=last, row=0, rows=ids.shape[0], offset=seen
+    )
     with torch.no_grad():
         logits = model.run(inputs, frame, edit_visits(model, edits, frame), wanted=None, cache=cache)
     return logits[:, -1]

@@ -28,7 +28,14 @@ from interp.models.running import ATTENTION, Plan, Visitor
 from interp.models.taps import Tap
 from interp.sites import Site
 
-__all__ = ["TransformersModel", "check_attention", "is_transformers_module", "load_module", "load_tokenizer", "our_attention"]
+__all__ = [
+    "TransformersModel",
+    "check_attention",
+    "is_transformers_module",
+    "load_module",
+    "load_tokenizer",
+    "our_attention",
+]
 
 _OURS = "interp"
 """Prefix of the attention functions we register: ``interp_sdpa`` runs sdpa unless a score is edited."""
@@ -41,7 +48,9 @@ class TransformersModel(HookedModel):
 
     def __init__(self, module: nn.Module, *, name: str | None = None, tokenizer: Any = None) -> None:
         config: Any = module.config
-        super().__init__(module, name=name or _name(config), anatomy=anatomy_of(module, config), tokenizer=tokenizer)
+        super().__init__(
+            module, name=name or _name(config), anatomy=anatomy_of(module, config), tokenizer=tokenizer
+        )
         self.can_cache = bool(self.anatomy and self.anatomy.causal)
         self._takes = frozenset(inspect.signature(module.forward).parameters)
         self._embed: Any = module.get_input_embeddings()  # type: ignore[operator]
@@ -78,7 +87,13 @@ class TransformersModel(HookedModel):
         return get_state_dict_offloaded_model(self.module)
 
     def _run_plan(
-        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
+        self,
+        plan: Plan,
+        visitors: Sequence[Visitor],
+        inputs: Inputs,
+        frame: Frame,
+        wanted: Collection[Site] | None,
+        cache: Any,
     ) -> Any:
         if not plan.inside:
             return super()._run_plan(plan, visitors, inputs, frame, wanted, cache)
@@ -133,8 +148,16 @@ def check_attention(module: nn.Module, taps: Mapping[Site, Tap]) -> dict[Site, s
     return dict.fromkeys(inside, f"{core.__name__} does not use a replaceable attention function")
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-               scaling: float | None = None, dropout: float = 0.0, **kwargs: Any) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
     """Attention with its stages shown to the pass's visitors.
 
     query [batch, head, pos, d_head], key and value [batch, kv head, key pos, d_head]. The model's own
@@ -150,7 +173,9 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
     if "attn_scores" not in stages and "pattern" not in stages:
         return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     if kwargs.get("softcap") or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise ModelError(f"{type(module).__name__} caps or biases its scores: patterns cannot be shown exactly")
+        raise ModelError(
+            f"{type(module).__name__} caps or biases its scores: patterns cannot be shown exactly"
+        )
     groups = query.shape[1] // key.shape[1]
     wide_key = key.repeat_interleave(groups, dim=1) if groups > 1 else key
     wide_value = value.repeat_interleave(groups, dim=1) if groups > 1 else value
@@ -196,16 +221,22 @@ def _original(module: nn.Module) -> Any:
 @contextmanager
 def our_attention(module: nn.Module) -> Iterator[None]:
     """For one pass, name our attention function in the configurations of the module's parts; give them back after."""
-    from transformers.masking_utils import AttentionMaskInterface, ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
-    configs = {id(m.config): m.config for m in module.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")}
+    configs: dict[int, Any] = {
+        id(m.config): m.config
+        for m in module.modules()
+        if hasattr(getattr(m, "config", None), "_attn_implementation")
+    }
     before = {key: config._attn_implementation for key, config in configs.items()}
     for name in {str(n) for n in before.values()}:
         AttentionInterface.register(f"{_OURS}_{name}", _attention)
         mask = ALL_MASK_ATTENTION_FUNCTIONS.get(name)
         if mask is None:
-            raise ModelError(f"attention implementation {name!r} makes its masks in its own way; load with attn='eager'")
+            raise ModelError(
+                f"attention implementation {name!r} makes its masks in its own way; load with attn='eager'"
+            )
         AttentionMaskInterface.register(f"{_OURS}_{name}", mask)
     try:
         for config in configs.values():
@@ -224,9 +255,15 @@ def is_transformers_module(module: object) -> bool:
 
 
 def load_module(
-    source: str | Path, *, dtype: torch.dtype | None, device: str | torch.device | None, device_map: Any = None,
-    offload_folder: str | Path | None = None, attn: str | None = None, revision: str | None = None,
-) -> nn.Module:  # fmt: skip
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None,
+    device: str | torch.device | None,
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
+    attn: str | None = None,
+    revision: str | None = None,
+) -> nn.Module:
     """The model saved in a folder, or a hub model out of the local cache (or the hub, if it may be asked)."""
     import transformers
 
@@ -237,7 +274,9 @@ def load_module(
     if device_map is not None:
         options.update(device_map=device_map, offload_folder=offload_folder)
     try:
-        config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main", local_files_only=local)
+        config = transformers.AutoConfig.from_pretrained(
+            source, revision=revision or "main", local_files_only=local
+        )
         loader = _loader(transformers, config)
         with _quiet_bars(transformers):
             module = loader.from_pretrained(source, **options, local_files_only=local)
@@ -270,8 +309,10 @@ def _loader(transformers: Any, config: Any) -> Any:
         found = getattr(transformers, name, None)
         if found is not None:
             return found
-        raise ModelError(f"the checkpoint names the class {name!r}, which transformers {transformers.__version__} lacks"
-                         f"{nearest(name, [n for n in dir(transformers) if n.endswith(('LM', 'LMHeadModel', 'Model'))])}")
+        raise ModelError(
+            f"the checkpoint names the class {name!r}, which transformers {transformers.__version__} lacks"
+            f"{nearest(name, [n for n in dir(transformers) if n.endswith(('LM', 'LMHeadModel', 'Model'))])}"
+        )
     return transformers.AutoModelForCausalLM
 
 
@@ -280,7 +321,11 @@ def _load_message(source: str | Path, local: bool, error: Exception) -> str:
     if local:
         return f"cannot load a model from folder '{source}': {first}"
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    where = "HF_HUB_OFFLINE=1 and it is not in the hub cache" if offline else "it is neither a folder nor a reachable hub model"
+    where = (
+        "HF_HUB_OFFLINE=1 and it is not in the hub cache"
+        if offline
+        else "it is neither a folder nor a reachable hub model"
+    )
     return f"cannot load model '{source}': {where} ({first})"
 
 
@@ -289,13 +334,19 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     folder = Path(source)
-    if folder.is_dir() and not any((folder / n).exists() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+    if folder.is_dir() and not any(
+        (folder / n).exists() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    ):
         return None
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision or "main", local_files_only=folder.is_dir())
+        return AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", local_files_only=folder.is_dir()
+        )
     except (OSError, ValueError, KeyError) as error:
         if folder.is_dir():
-            raise ModelError(f"cannot load the tokenizer in '{source}': {str(error).splitlines()[0][:300]}") from error
+            raise ModelError(
+                f"cannot load the tokenizer in '{source}': {str(error).splitlines()[0][:300]}"
+            ) from error
         return None
 
 

@@ -12,7 +12,16 @@ from interp.errors import ModelError
 from interp.models.anatomy import Anatomy
 from interp.models.base import Model
 from interp.models.inputs import Inputs, explain_ids
-from interp.models.running import Plan, Visit, Visitor, check_finite, evaluating, first_tensor, plan_of, run_planned
+from interp.models.running import (
+    Plan,
+    Visit,
+    Visitor,
+    check_finite,
+    evaluating,
+    first_tensor,
+    plan_of,
+    run_planned,
+)
 from interp.models.taps import Tap, taps_of
 from interp.sites import Site, SiteTable
 
@@ -27,7 +36,14 @@ class HookedModel(Model):
 
     backend = "torch"
 
-    def __init__(self, module: nn.Module, *, name: str | None = None, anatomy: Anatomy | None = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str | None = None,
+        anatomy: Anatomy | None = None,
+        tokenizer: Any = None,
+    ) -> None:
         check_finite(module)
         if anatomy is None and callable(getattr(module, "anatomy", None)):
             anatomy = module.anatomy()  # type: ignore[operator]
@@ -37,8 +53,12 @@ class HookedModel(Model):
         self._modules = dict(module.named_modules(remove_duplicate=False))
         paths = list(_path_sites(module))
         listed = self.taps or {site: None for site in paths if site.kind == "module"}
-        table = ModuleSiteTable(listed, paths=[s for s in paths if s not in listed], heads=_head_counts(anatomy))
-        super().__init__(module, name=name or type(module).__name__, anatomy=anatomy, table=table, tokenizer=tokenizer)
+        table = ModuleSiteTable(
+            listed, paths=[s for s in paths if s not in listed], heads=_head_counts(anatomy)
+        )
+        super().__init__(
+            module, name=name or type(module).__name__, anatomy=anatomy, table=table, tokenizer=tokenizer
+        )
 
     @property
     def n_ctx(self) -> int | None:
@@ -59,7 +79,13 @@ class HookedModel(Model):
         return Tap(path, "in" if site.kind == "module_in" else "out", call=call)
 
     def run(
-        self, inputs: Inputs, frame: Frame, visits: Sequence[Visit], *, wanted: Collection[Site] | None, cache: Any = None
+        self,
+        inputs: Inputs,
+        frame: Frame,
+        visits: Sequence[Visit],
+        *,
+        wanted: Collection[Site] | None,
+        cache: Any = None,
     ) -> Any:
         visits = self.sequence(visits)
         learning = () if not wanted else {s for s in wanted if s.path is not None and s not in self._ran_once}
@@ -86,7 +112,13 @@ class HookedModel(Model):
         return self._plans[key]
 
     def _run_plan(
-        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
+        self,
+        plan: Plan,
+        visitors: Sequence[Visitor],
+        inputs: Inputs,
+        frame: Frame,
+        wanted: Collection[Site] | None,
+        cache: Any,
     ) -> Any:
         return run_planned(plan, lambda: self.forward(inputs, frame, cache), visitors, frame, wanted=wanted)
 

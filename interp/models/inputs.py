@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from interp.edits import Frame
@@ -39,7 +38,9 @@ def frames_of(model: Model, tokens: Any, batch_size: int | None) -> Iterator[tup
         raise InputError(f"batch_size must be at least 1; got {batch_size}")
     if model.d_vocab is None and not isinstance(tokens, Tokens):
         return _module_frames(model, tokens, batch_size)
-    return _token_frames(model, tokens if isinstance(tokens, Tensor) else as_tokens(model, tokens), batch_size)
+    return _token_frames(
+        model, tokens if isinstance(tokens, Tensor) else as_tokens(model, tokens), batch_size
+    )
 
 
 def as_tokens(model: Model, tokens: Any) -> Tokens:
@@ -50,7 +51,9 @@ def as_tokens(model: Model, tokens: Any) -> Tokens:
         return Tokens.full(tokens)
     if isinstance(tokens, str | list | tuple):
         return model.tokens(tokens)
-    raise InputError(f"cannot read tokens from {type(tokens).__name__}; give Tokens, texts, or token ids [batch, pos]")
+    raise InputError(
+        f"cannot read tokens from {type(tokens).__name__}; give Tokens, texts, or token ids [batch, pos]"
+    )
 
 
 def check_ids(model: Model, ids: Tensor) -> None:
@@ -63,7 +66,9 @@ def check_ids(model: Model, ids: Tensor) -> None:
     if ids.numel() == 0:
         raise InputError(f"there are no tokens: ids have shape {list(ids.shape)}")
     if n_ctx is not None and ids.shape[1] > n_ctx:
-        raise InputError(f"the prompt has {ids.shape[1]} tokens; {model.name} takes at most {n_ctx} (truncate=True cuts texts)")
+        raise InputError(
+            f"the prompt has {ids.shape[1]} tokens; {model.name} takes at most {n_ctx} (truncate=True cuts texts)"
+        )
     if ids.device.type != "cpu" or model.device.type != "cpu":
         explain_ids(model, ids)
 
@@ -82,7 +87,9 @@ def explain_ids(model: Model, ids: Tensor) -> None:
         )
 
 
-def _token_frames(model: Model, tokens: Tokens | Tensor, batch_size: int | None) -> Iterator[tuple[Inputs, Frame]]:
+def _token_frames(
+    model: Model, tokens: Tokens | Tensor, batch_size: int | None
+) -> Iterator[tuple[Inputs, Frame]]:
     if isinstance(tokens, Tensor):  # no padding: no mask is made, which counts on small networks
         ids, mask = id_matrix(tokens), None
     else:
@@ -108,7 +115,9 @@ def _module_frames(model: Model, value: Any, batch_size: int | None) -> Iterator
     args = value if isinstance(value, tuple) else (value,)
     lead = next((a for a in args if isinstance(a, Tensor) and a.ndim), None)
     if lead is None:
-        raise InputError(f"{model.name} takes a tensor (or a tuple of arguments with one); got {type(value).__name__}")
+        raise InputError(
+            f"{model.name} takes a tensor (or a tuple of arguments with one); got {type(value).__name__}"
+        )
     rows = lead.shape[0]
     if rows == 0:
         raise InputError("the input has no rows")
@@ -117,6 +126,9 @@ def _module_frames(model: Model, value: Any, batch_size: int | None) -> Iterator
     pos = lead.shape[1] if lead.ndim == 3 or (lead.ndim == 2 and not lead.is_floating_point()) else None
     for row in range(0, rows, size):
         cut = tuple(
-            a[row : row + size].to(model.device) if isinstance(a, Tensor) and a.ndim and a.shape[0] == rows else a for a in args
+            a[row : row + size].to(model.device)
+            if isinstance(a, Tensor) and a.ndim and a.shape[0] == rows
+            else a
+            for a in args
         )
         yield Inputs(cut), Frame(batch=min(size, rows - row), pos=pos, row=row, rows=rows)

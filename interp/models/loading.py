@@ -17,9 +17,15 @@ Backend = Literal["auto", "transformers", "transformer_lens", "nnsight", "torch"
 
 
 def load(
-    what: Any, *, backend: Backend = "auto", device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None, tokenizer: Any = None, prove: bool = True, **options: Any,
-) -> Model:  # fmt: skip
+    what: Any,
+    *,
+    backend: Backend = "auto",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    tokenizer: Any = None,
+    prove: bool = True,
+    **options: Any,
+) -> Model:
     """A model with named sites.
 
     Parameters
@@ -56,10 +62,14 @@ def load(
         model = _by_name(what, backend, _device(device), dtype, tokenizer, options)
     elif isinstance(what, nn.Module) or _is_nnsight(what):
         if device is not None or dtype is not None:
-            raise ModelError("device and dtype are for models loaded by name; move the module itself with .to()")
+            raise ModelError(
+                "device and dtype are for models loaded by name; move the module itself with .to()"
+            )
         model = _of_module(what, backend, tokenizer, options)
     else:
-        raise ModelError(f"cannot load a {type(what).__name__}: give a name, a folder, an nn.Module, a bridge or an nnsight model")
+        raise ModelError(
+            f"cannot load a {type(what).__name__}: give a name, a folder, an nn.Module, a bridge or an nnsight model"
+        )
     if prove:
         from interp.models.audit import prove as check
 
@@ -67,7 +77,9 @@ def load(
     return model
 
 
-def _by_name(what: str | Path, backend: str, device: Any, dtype: Any, tokenizer: Any, options: dict[str, Any]) -> Model:
+def _by_name(
+    what: str | Path, backend: str, device: Any, dtype: Any, tokenizer: Any, options: dict[str, Any]
+) -> Model:
     name = str(what)
     if not Path(name).exists():
         from interp.toys import embedded, names
@@ -75,14 +87,18 @@ def _by_name(what: str | Path, backend: str, device: Any, dtype: Any, tokenizer:
         if name in names() or ":" in name:
             made = embedded(name)
             module = made.module if device is None else made.module.to(device)
-            return _of_module(module if dtype is None else module.to(dtype), backend, tokenizer, options, name=name)
+            return _of_module(
+                module if dtype is None else module.to(dtype), backend, tokenizer, options, name=name
+            )
         if name.startswith((".", "/", "~")):
             raise ModelError(f"no folder {name!r}")
     elif not Path(name).is_dir():
         raise ModelError(f"'{name}' is a file; give the folder that save_pretrained wrote")
     elif not (Path(name) / "config.json").exists():
         held = sorted(p.name for p in Path(name).iterdir())[:6]
-        raise ModelError(f"folder '{name}' holds no config.json (it holds {', '.join(held) or 'nothing'}): not a saved model")
+        raise ModelError(
+            f"folder '{name}' holds no config.json (it holds {', '.join(held) or 'nothing'}): not a saved model"
+        )
     from interp.models import hf
 
     known = {"device_map", "offload_folder", "revision", "attn", "remote"}
@@ -98,7 +114,13 @@ def _by_name(what: str | Path, backend: str, device: Any, dtype: Any, tokenizer:
 
 
 def _of_module(
-    what: Any, backend: str, tokenizer: Any, options: dict[str, Any], *, name: str | None = None, owned: bool = False
+    what: Any,
+    backend: str,
+    tokenizer: Any,
+    options: dict[str, Any],
+    *,
+    name: str | None = None,
+    owned: bool = False,
 ) -> Model:
     from interp.models import hf, hooked
 
@@ -137,9 +159,13 @@ def _device(device: Any) -> torch.device | None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ModelError(f"no device {str(device)!r}{nearest(str(device), ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}") from error
+        raise ModelError(
+            f"no device {str(device)!r}{nearest(str(device), ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
+        ) from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {str(device)!r} was asked for, but torch {torch.__version__} finds no GPU here")
+        raise ModelError(
+            f"device {str(device)!r} was asked for, but torch {torch.__version__} finds no GPU here"
+        )
     return wanted
 
 

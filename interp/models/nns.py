@@ -31,11 +31,14 @@ from interp.models.running import (
     with_first_tensor,
 )
 from interp.models.taps import Moment
+from interp.sites import Site
 
 __all__ = ["NNsightModel", "load"]
 
 
-def load(what: Any, *, name: str | None = None, tokenizer: Any = None, remote: bool | str = False) -> NNsightModel:
+def load(
+    what: Any, *, name: str | None = None, tokenizer: Any = None, remote: bool | str = False
+) -> NNsightModel:
     """An nnsight model as it is, or one made around a module (which nnsight leaves untouched)."""
     import nnsight
     from nnsight.modeling.mixins.remotable import Remotable
@@ -46,8 +49,12 @@ def load(what: Any, *, name: str | None = None, tokenizer: Any = None, remote: b
             name = getattr(config, "_name_or_path", "") or type(what).__name__
         what = nnsight.NNsight(what)
     if remote and not isinstance(what, Remotable):
-        raise ModelError("remote runs need a model that NDIF knows: load nnsight.TransformersModel('owner/name') with remote=True")
-    return NNsightModel(what, name=name, tokenizer=tokenizer or getattr(what, "tokenizer", None), remote=remote)
+        raise ModelError(
+            "remote runs need a model that NDIF knows: load nnsight.TransformersModel('owner/name') with remote=True"
+        )
+    return NNsightModel(
+        what, name=name, tokenizer=tokenizer or getattr(what, "tokenizer", None), remote=remote
+    )
 
 
 class NNsightModel(HookedModel):
@@ -81,10 +88,18 @@ class NNsightModel(HookedModel):
         return super().n_ctx if self._config is None else context_length(self._config)
 
     def _run_plan(
-        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, wanted: Collection[Site] | None, cache: Any
+        self,
+        plan: Plan,
+        visitors: Sequence[Visitor],
+        inputs: Inputs,
+        frame: Frame,
+        wanted: Collection[Site] | None,
+        cache: Any,
     ) -> Any:
         if cache is not None:
-            raise ModelError("the nnsight backend continues no sequences with a cache: generate(..., use_cache=False)")
+            raise ModelError(
+                "the nnsight backend continues no sequences with a cache: generate(..., use_cache=False)"
+            )
         if any(place.numbered for place in plan.places):
             raise SiteError("the nnsight backend does not tell single calls of a module apart")
         options: dict[str, Any] = {"use_cache": False} if self._config is not None else {}
@@ -93,8 +108,10 @@ class NNsightModel(HookedModel):
             if inputs.left_padded:
                 options["position_ids"] = (inputs.padding.long().cumsum(-1) - 1).clamp(min=0)
         if self.remote:
-            return self._run_remotely(plan, visitors, inputs, frame, wanted is None, {**options, "remote": self.remote})
-        state = Pass(visitors, frame, None)
+            return self._run_remotely(
+                plan, visitors, inputs, frame, wanted is None, {**options, "remote": self.remote}
+            )
+        state, out = Pass(visitors, frame, None), None
         whole = wanted is None or any(spot.site in wanted for place in plan.inside for spot in place.spots)
         with ExitStack() as stack:
             if plan.inside:
@@ -110,7 +127,13 @@ class NNsightModel(HookedModel):
         return _logits(out) if whole else None
 
     def _run_remotely(
-        self, plan: Plan, visitors: Sequence[Visitor], inputs: Inputs, frame: Frame, whole: bool, options: dict[str, Any]
+        self,
+        plan: Plan,
+        visitors: Sequence[Visitor],
+        inputs: Inputs,
+        frame: Frame,
+        whole: bool,
+        options: dict[str, Any],
     ) -> Any:
         """Edits run where the model is; captured tensors are brought back and shown to their visitors here."""
         import nnsight
@@ -118,7 +141,9 @@ class NNsightModel(HookedModel):
         reads = [index for index, visitor in enumerate(visitors) if getattr(visitor, "reads_only", False)]
         there = [_bring if index in reads else visitor for index, visitor in enumerate(visitors)]
         state, args, traced = Pass(there, frame, None), inputs.args, self.traced
-        plan = replace(plan, places=tuple(replace(place, module=None) for place in plan.places))  # weights stay here
+        # the weights stay here
+        plan = replace(plan, places=tuple(replace(place, module=None) for place in plan.places))
+        out: Any = None
         nnsight.register("interp")  # this package travels with the request: it is not installed there
         with traced.trace(*args, **options) as tracer:
             values = nnsight.save(_walk(traced, plan, state, reads))
@@ -159,7 +184,9 @@ def _walk(traced: Any, plan: Plan, state: Pass, brought: Sequence[int] = ()) -> 
     for place in plan.places:
         if not place.spots:
             continue
-        for base in sorted(b for b in needed if b not in state.bases and f"{place.path}.".startswith(b + ".")):
+        for base in sorted(
+            b for b in needed if b not in state.bases and f"{place.path}.".startswith(b + ".")
+        ):
             state.bases[base] = _envoy(traced, base).input
         envoy = _envoy(traced, place.path)
         asked = place.side == "in" or any(spot.tap.view.reads_input for spot in place.spots)
@@ -167,7 +194,9 @@ def _walk(traced: Any, plan: Plan, state: Pass, brought: Sequence[int] = ()) -> 
         held = entering if place.side == "in" else envoy.output
         tensor = first_tensor(held)
         if tensor is None:
-            raise SiteError(f"module {place.path!r} holds {type(held).__name__}, which has no tensor; ask for one inside it")
+            raise SiteError(
+                f"module {place.path!r} holds {type(held).__name__}, which has no tensor; ask for one inside it"
+            )
         base = state.bases.get(place.base) if place.base else None
         moment = Moment(envoy._module, entering, tensor, base, state.frame.batch)
         new = tensor

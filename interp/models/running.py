@@ -44,6 +44,7 @@ Visitor = Callable[[Tensor], Tensor | None]
 
 Visit = tuple[Site, Visitor]
 
+
 class Stop(Exception):
     """Raised inside a hook once nothing further down the pass was asked for."""
 
@@ -87,7 +88,9 @@ class Plan:
     """The visits inside attention functions."""
 
 
-def plan_of(find: Callable[[str], nn.Module], tapped: Sequence[tuple[Site, Tap]], *, looking: bool = False) -> Plan:
+def plan_of(
+    find: Callable[[str], nn.Module], tapped: Sequence[tuple[Site, Tap]], *, looking: bool = False
+) -> Plan:
     """The plan for visiting sites in this order; ``find`` gives the module of a tap's path.
 
     ``looking``: no visit changes anything, so each site may be seen wherever its tensor passes by.
@@ -104,14 +107,17 @@ def plan_of(find: Callable[[str], nn.Module], tapped: Sequence[tuple[Site, Tap]]
         groups.setdefault((base, "in"), [])
     places = [
         Place(
-            module=find(path), path=path, side=side, spots=tuple(spots),
+            module=find(path),
+            path=path,
+            side=side,
+            spots=tuple(spots),
             plain=all(spot.tap.view is WHOLE for spot in spots),
             numbered=any(spot.tap.call is not None for spot in spots),
             base=next((spot.tap.base for spot in spots if spot.tap.base), None),
             remember=side == "in" and path in bases,
         )
         for (path, side), spots in groups.items()
-    ]  # fmt: skip
+    ]
     return Plan(
         tuple(site for site, _ in tapped),
         tuple(place for place in places if place.side in ("in", "out")),
@@ -210,6 +216,7 @@ def inside_attention(plan: Plan, state: Pass) -> Iterator[None]:
         return
     stages: dict[nn.Module, Stages] = {}
     for place in plan.inside:
+        assert place.module is not None  # attention functions are reached on local models only
         stages.setdefault(place.module, Stages(state)).add(place)
     token = ATTENTION.set(stages)
     try:
@@ -257,7 +264,9 @@ def _out_hook(place: Place, state: Pass) -> Callable:
             return None
         tensor = out if isinstance(out, Tensor) else first_tensor(out)
         if tensor is None:
-            raise SiteError(f"module {place.path!r} returns {type(out).__name__}, which holds no tensor; ask for one inside it")
+            raise SiteError(
+                f"module {place.path!r} returns {type(out).__name__}, which holds no tensor; ask for one inside it"
+            )
         moment = None
         if not place.plain:
             base = state.bases.get(place.base) if place.base else None
@@ -292,7 +301,12 @@ def _in_hook(place: Place, state: Pass) -> Callable:
 
 
 def run_planned(
-    plan: Plan, call: Callable[[], Any], visitors: Sequence[Visitor], frame: Frame, *, wanted: Collection[Site] | None
+    plan: Plan,
+    call: Callable[[], Any],
+    visitors: Sequence[Visitor],
+    frame: Frame,
+    *,
+    wanted: Collection[Site] | None,
 ) -> Any:
     """Run ``call`` with the visitors in place; what it returns, or None if it was stopped.
 
@@ -317,8 +331,11 @@ def run_planned(
     handles = []
     try:
         for place in plan.places:
+            assert place.module is not None  # a plan without modules is for another machine
             if place.side == "in":
-                handles.append(place.module.register_forward_pre_hook(_in_hook(place, state), with_kwargs=True))
+                handles.append(
+                    place.module.register_forward_pre_hook(_in_hook(place, state), with_kwargs=True)
+                )
             else:
                 handles.append(place.module.register_forward_hook(_out_hook(place, state)))
         with inside_attention(plan, state):
@@ -336,7 +353,9 @@ def check_all_made(sites: Sequence[Site], made: Collection[Site]) -> None:
     """SiteError naming the sites that a whole pass never reached."""
     missed = [str(site) for site in sites if site not in made]
     if missed:
-        raise SiteError(f"the forward pass never reached {', '.join(missed[:4])}: nothing was captured or edited there")
+        raise SiteError(
+            f"the forward pass never reached {', '.join(missed[:4])}: nothing was captured or edited there"
+        )
 
 
 @contextmanager
@@ -359,4 +378,6 @@ def check_finite(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if parameter.is_floating_point() and not parameter.is_meta and not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
-            raise CheckError(f"weights hold {bad} non-finite values in {name!r} {list(parameter.shape)}; first such parameter")
+            raise CheckError(
+                f"weights hold {bad} non-finite values in {name!r} {list(parameter.shape)}; first such parameter"
+            )

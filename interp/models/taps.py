@@ -159,7 +159,11 @@ class Scale:
     def read(self, tensor: Tensor, moment: Moment) -> Tensor:
         assert moment.entering is not None
         x = moment.entering.to(torch.promote_types(moment.entering.dtype, torch.float32))
-        square = x.var(-1, keepdim=True, unbiased=False) if self.norm.kind == "layer" else x.pow(2).mean(-1, keepdim=True)
+        square = (
+            x.var(-1, keepdim=True, unbiased=False)
+            if self.norm.kind == "layer"
+            else x.pow(2).mean(-1, keepdim=True)
+        )
         return (square + norm_eps(moment.module)).sqrt().to(moment.entering.dtype)
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:

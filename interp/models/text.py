@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["texts_to_tokens"]
 
 
-def texts_to_tokens(model: Model, texts: Any, *, prepend_bos: bool | None, truncate: bool, padding_side: str) -> Tokens:
+def texts_to_tokens(
+    model: Model, texts: Any, *, prepend_bos: bool | None, truncate: bool, padding_side: str
+) -> Tokens:
     """See :meth:`interp.models.base.Model.tokens`."""
     from interp.models.inputs import check_ids, explain_ids
 
-    items = [texts] if isinstance(texts, str) else list(texts)
+    items: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     if items and all(isinstance(item, int) for item in items):
         items = [items]
     if not items:

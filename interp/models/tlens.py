@@ -45,9 +45,13 @@ def load(what: Any, *, name: str | None, tokenizer: Any, owned: bool) -> BridgeM
     module.set_attn_implementation("eager")  # without it scores and patterns never fire
     with _quiet_import():
         try:
-            bridge = build_bridge_from_module(module, type(module).__name__, hf_config=module.config, tokenizer=None)
+            bridge = build_bridge_from_module(
+                module, type(module).__name__, hf_config=module.config, tokenizer=None
+            )
         except (ValueError, KeyError, NotImplementedError) as error:
-            raise ModelError(f"TransformerLens cannot bridge {type(what).__name__}: {str(error)[:200]}") from error
+            raise ModelError(
+                f"TransformerLens cannot bridge {type(what).__name__}: {str(error)[:200]}"
+            ) from error
     label = name or getattr(what.config, "_name_or_path", "") or what.config.model_type
     return BridgeModel(bridge.eval(), name=label, tokenizer=tokenizer)
 
@@ -75,9 +79,12 @@ class BridgeModel(Model):
         cfg = self.bridge.cfg
         self.family = str(getattr(cfg, "architecture", "")).lower()
         super().__init__(
-            bridge, name=name or str(getattr(cfg, "model_name", "bridge")), anatomy=None, table=SiteTable(()),
+            bridge,
+            name=name or str(getattr(cfg, "model_name", "bridge")),
+            anatomy=None,
+            table=SiteTable(()),
             tokenizer=tokenizer or getattr(bridge, "tokenizer", None),
-        )  # fmt: skip
+        )
         self._hooks: dict[Site, Any] = {}
         self._find_hooks()
         self._find_inert()
@@ -117,7 +124,9 @@ class BridgeModel(Model):
         def note(point: Any) -> Callable:
             return lambda tensor, hook: order.append(id(point))
 
-        self._run_hooked(Inputs((self.probe().ids,)), [(point, note(point)) for point in _distinct(points.values())])
+        self._run_hooked(
+            Inputs((self.probe().ids,)), [(point, note(point)) for point in _distinct(points.values())]
+        )
         fired = {key: rank for rank, key in reversed(list(enumerate(order)))}
         found: dict[Site, Any] = {}
         for site in self._candidates():
@@ -158,17 +167,29 @@ class BridgeModel(Model):
         shown = self.capture(tokens, kinds) if kinds else {}
         for site in kinds:
             pattern = shown.get(Site(kind="pattern", layer=site.layer))
-            if site.kind == "attn_scores" and pattern is not None and not torch.allclose(shown[site].softmax(-1), pattern, atol=1e-4):
+            if (
+                site.kind == "attn_scores"
+                and pattern is not None
+                and not torch.allclose(shown[site].softmax(-1), pattern, atol=1e-4)
+            ):
                 self._hooks.pop(site)  # what it shows are no scores (BERT: the pattern once more)
                 self.sites = self.sites.without([site])
                 continue
             if site.kind in ("attn_scores", "pattern"):
                 changed = self.logits(tokens, edits=[edit(site, lambda t: t * 0.5)])
                 if torch.equal(changed, plain):
-                    self.inert[site] = "the bridge shows this tensor but goes on with its own (use backend='transformers')"
+                    self.inert[site] = (
+                        "the bridge shows this tensor but goes on with its own (use backend='transformers')"
+                    )
 
     def run(
-        self, inputs: Inputs, frame: Frame, visits: Sequence[Visit], *, wanted: Collection[Site] | None, cache: Any = None
+        self,
+        inputs: Inputs,
+        frame: Frame,
+        visits: Sequence[Visit],
+        *,
+        wanted: Collection[Site] | None,
+        cache: Any = None,
     ) -> Any:
         left = None if wanted is None else {site.whole for site in wanted}
         made: set[Site] = set()

@@ -103,8 +103,12 @@ def test_gradients_reach_watched_sites_without_disturbing_each_other(model) -> N
         _, alone = model.gradients(ids(), metric, name)
         torch.testing.assert_close(together[name], alone[name], atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(values[R], model.capture(ids(), R)[R], atol=1e-5, rtol=1e-5)
-    result = torch.einsum("bphm,bphm->bph", together["blocks.1.attn.hook_result"], values["blocks.1.attn.hook_result"])
-    through_z = torch.einsum("bphd,bphd->bph", together["blocks.1.attn.hook_z"], values["blocks.1.attn.hook_z"])
+    result = torch.einsum(
+        "bphm,bphm->bph", together["blocks.1.attn.hook_result"], values["blocks.1.attn.hook_result"]
+    )
+    through_z = torch.einsum(
+        "bphd,bphd->bph", together["blocks.1.attn.hook_z"], values["blocks.1.attn.hook_z"]
+    )
     torch.testing.assert_close(result, through_z, atol=1e-5, rtol=1e-4)  # the same path, in other coordinates
 
 
@@ -121,9 +125,15 @@ def test_gradients_work_on_frozen_weights() -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda m: m.logits(torch.tensor([[1, VOCAB, 2]])), rf"token id {VOCAB} at row 0, position 1: .* has {VOCAB} token ids"),
+        (
+            lambda m: m.logits(torch.tensor([[1, VOCAB, 2]])),
+            rf"token id {VOCAB} at row 0, position 1: .* has {VOCAB} token ids",
+        ),
         (lambda m: m.logits(torch.tensor([[1, -3]])), "token id -3 at row 0, position 1"),
-        (lambda m: m.logits(torch.zeros(1, CONTEXT + 1, dtype=torch.long)), f"{CONTEXT + 1} tokens; .* takes at most {CONTEXT}"),
+        (
+            lambda m: m.logits(torch.zeros(1, CONTEXT + 1, dtype=torch.long)),
+            f"{CONTEXT + 1} tokens; .* takes at most {CONTEXT}",
+        ),
         (lambda m: m.logits(torch.zeros(0, 3, dtype=torch.long)), "there are no tokens"),
         (lambda m: m.logits(torch.zeros(2, 3)), "must be an integer tensor"),
         (lambda m: m.logits([[]]), "not a list of token ids"),
@@ -136,9 +146,12 @@ def test_gradients_work_on_frozen_weights() -> None:
         (lambda m: m.generate(interp.Tokens.of([[1, 2], [3]]), max_new_tokens=2), "padded on the left"),
         (lambda m: m.generate(ids(), max_new_tokens=CONTEXT), "exceed the context"),
         (lambda m: m.gradients(ids(), lambda logits: 3.0, R), "must return a tensor"),
-        (lambda m: m.gradients(ids(), lambda logits: logits[:, 0, 0], "blocks.1.attn.hook_z[1]"), "whole sites"),
+        (
+            lambda m: m.gradients(ids(), lambda logits: logits[:, 0, 0], "blocks.1.attn.hook_z[1]"),
+            "whole sites",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_an_error_that_names_the_thing(model, run, message: str) -> None:
     with pytest.raises(interp.InterpError, match=message):
         run(model)
@@ -203,7 +216,6 @@ def test_a_site_the_pass_never_reaches_is_an_error() -> None:
 def test_two_threads_do_not_see_each_others_hooks() -> None:
     model = loaded("gpt2", "transformers")
     plain = model.logits(ids())
-    wrong: list[float] = []
 
     def edit_all_the_time() -> None:
         for _ in range(15):
@@ -211,7 +223,6 @@ def test_two_threads_do_not_see_each_others_hooks() -> None:
 
     worker = threading.Thread(target=edit_all_the_time)
     worker.start()
-    for _ in range(15):
-        wrong.append(float((model.logits(ids()) - plain).abs().max()))
+    wrong = [float((model.logits(ids()) - plain).abs().max()) for _ in range(15)]
     worker.join()
     assert max(wrong) == 0.0

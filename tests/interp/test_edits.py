@@ -42,7 +42,10 @@ def test_edits_are_confined_to_heads_positions_neurons_and_rows(model) -> None:
 
 def test_last_means_each_rows_last_real_token(model) -> None:
     tokens = interp.Tokens.of([[3, 4, 5, 6], [7, 8]])
-    got, plain = after(model, R, interp.ablate(R, position="last"), tokens=tokens), after(model, R, tokens=tokens)
+    got, plain = (
+        after(model, R, interp.ablate(R, position="last"), tokens=tokens),
+        after(model, R, tokens=tokens),
+    )
     assert not got[0, 3].any()
     assert not got[1, 1].any()
     assert torch.equal(got[1, 0], plain[1, 0])
@@ -62,7 +65,9 @@ def test_mean_ablation_is_the_mean_over_real_tokens(model) -> None:
     assert rows.shape[0] == 9
     over_all = after(model, Z, interp.ablate(Z, how="mean", reference=reference))
     torch.testing.assert_close(over_all, rows.mean(0).expand_as(over_all), atol=1e-6, rtol=1e-5)
-    by_position = after(model, Z, interp.ablate(Z, how="mean", over="position", reference=reference), tokens=tokens)
+    by_position = after(
+        model, Z, interp.ablate(Z, how="mean", over="position", reference=reference), tokens=tokens
+    )
     third = torch.stack([reference[Z][0, 2], reference[Z][2, 2]]).mean(0)  # the second row has no third token
     torch.testing.assert_close(by_position[0, 2], third, atol=1e-6, rtol=1e-5)
     padded_mean = reference[Z].flatten(0, 1).mean(0)
@@ -88,7 +93,9 @@ def test_resampling_takes_whole_rows_of_other_examples(model) -> None:
         assert same[0] != row
     reference = model.capture(ids(9, 5, seed=8), R)
     whole = model.logits(tokens, edits=[interp.ablate(R, how="resample", reference=reference, seed=2)])
-    split = model.logits(tokens, edits=[interp.ablate(R, how="resample", reference=reference, seed=2)], batch_size=4)
+    split = model.logits(
+        tokens, edits=[interp.ablate(R, how="resample", reference=reference, seed=2)], batch_size=4
+    )
     torch.testing.assert_close(whole, split, atol=1e-5, rtol=1e-5)
 
 
@@ -111,7 +118,10 @@ def test_projection_removes_or_keeps_the_span(model) -> None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(3, 32, generator=generator)
     plain = after(model, R)
-    out, kept = after(model, R, interp.project(R, directions)), after(model, R, interp.project(R, directions, keep=True))
+    out, kept = (
+        after(model, R, interp.project(R, directions)),
+        after(model, R, interp.project(R, directions, keep=True)),
+    )
     assert (out @ directions.T).abs().max() < 1e-3
     torch.testing.assert_close(out + kept, plain, atol=1e-5, rtol=1e-5)
     twice = after(model, R, interp.project(R, directions), interp.project(R, directions))
@@ -147,9 +157,15 @@ def test_an_edited_pattern_is_what_attention_uses(model) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: interp.edit(R, lambda t: t[..., :3]), r"edit at blocks.1.hook_resid_post returned \[2, 7, 3\]; the site holds \[2, 7, 32\]"),
+        (
+            lambda: interp.edit(R, lambda t: t[..., :3]),
+            r"edit at blocks.1.hook_resid_post returned \[2, 7, 3\]; the site holds \[2, 7, 32\]",
+        ),
         (lambda: interp.edit(R, lambda t: None), "returned NoneType"),
-        (lambda: interp.replace(R, torch.zeros(5)), r"replace at .* was given \[5\]; the site holds \[2, 7, 32\]"),
+        (
+            lambda: interp.replace(R, torch.zeros(5)),
+            r"replace at .* was given \[5\]; the site holds \[2, 7, 32\]",
+        ),
         (lambda: interp.ablate(R, head=1), "has no heads"),
         (lambda: interp.ablate(Z, head=4), "it has 4, 0-3"),
         (lambda: interp.ablate(R, position=7), "the prompt has 7 positions, 0-6"),
@@ -164,7 +180,7 @@ def test_an_edited_pattern_is_what_attention_uses(model) -> None:
         (lambda: interp.project(R, torch.ones(8)), "directions have 8 entries; .* has 32"),
         (lambda: interp.ablate("blocks.1.hook_resid_pots"), "did you mean 'blocks.1.hook_resid_post'"),
     ],
-)  # fmt: skip
+)
 def test_bad_edits_are_errors_that_name_the_thing(model, make, message: str) -> None:
     before = model.logits(ids())
     with pytest.raises(interp.InterpError, match=message):

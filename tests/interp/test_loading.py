@@ -81,7 +81,9 @@ def test_stories260k_has_its_published_loss_and_begins_its_story(shared: Path) -
     for line in lines:
         tokens = model.tokens(json.loads(line)["text"], truncate=True)
         assert int(tokens.ids[0, 0]) == 1  # the beginning of sequence
-        losses = torch.nn.functional.cross_entropy(model.logits(tokens)[0, :-1], tokens.ids[0, 1:], reduction="none")
+        losses = torch.nn.functional.cross_entropy(
+            model.logits(tokens)[0, :-1], tokens.ids[0, 1:], reduction="none"
+        )
         total, count = total + float(losses.sum()), count + losses.numel()
     assert total / count == pytest.approx(1.42, abs=0.03)
     story = model.generate(torch.tensor([[1]]), max_new_tokens=60, stop_at_eos=False)
@@ -100,10 +102,14 @@ def test_real_weights_agree_across_backends(shared: Path) -> None:
     expected = models["transformers"].capture(tokens, "*")
     real = tokens.mask
     for backend, model in models.items():
-        torch.testing.assert_close(model.logits(tokens)[real], models["transformers"].logits(tokens)[real], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            model.logits(tokens)[real], models["transformers"].logits(tokens)[real], atol=1e-4, rtol=0
+        )
         for site in (s for s in model.sites if s in expected and s.kind not in ("attn_scores", "pattern")):
             got = model.capture(tokens, site)[site]
-            torch.testing.assert_close(got[real], expected[site][real], atol=1e-4, rtol=0, msg=f"{backend} {site}")
+            torch.testing.assert_close(
+                got[real], expected[site][real], atol=1e-4, rtol=0, msg=f"{backend} {site}"
+            )
 
 
 def test_a_saved_folder_loads_with_its_tokenizer_and_without(tmp_path: Path) -> None:
@@ -134,7 +140,9 @@ def test_a_saved_folder_loads_with_its_tokenizer_and_without(tmp_path: Path) -> 
 
 
 def test_a_hub_name_loads_from_the_hub_cache_without_a_network(tmp_path: Path) -> None:
-    snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot = (
+        tmp_path / "hub" / "models--someone--tiny" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    )
     refs = tmp_path / "hub" / "models--someone--tiny" / "refs"
     refs.mkdir(parents=True)
     (refs / "main").write_text(snapshot.name)
@@ -161,10 +169,17 @@ def test_a_model_placed_by_accelerate_gives_the_same_numbers(tmp_path: Path) -> 
         module.save_pretrained(tmp_path / "model")
         placed = interp.load(
             tmp_path / "model",
-            device_map={"transformer.wte": "cpu", "lm_head": "cpu", "transformer.wpe": "cpu", "transformer.ln_f": "cpu",
-                        "transformer.h.0": "cpu", "transformer.h.1": "disk", "transformer.h.2": "cpu"},
+            device_map={
+                "transformer.wte": "cpu",
+                "lm_head": "cpu",
+                "transformer.wpe": "cpu",
+                "transformer.ln_f": "cpu",
+                "transformer.h.0": "cpu",
+                "transformer.h.1": "disk",
+                "transformer.h.2": "cpu",
+            },
             offload_folder=tmp_path / "offload",
-        )  # fmt: skip
+        )
         whole = interp.load(module)
     site = "blocks.1.hook_resid_post"
     assert torch.equal(placed.logits(ids()), whole.logits(ids()))
@@ -190,7 +205,10 @@ def test_nan_in_weights_is_refused_by_name(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.ln_2.weight"][3] = torch.nan
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with quiet(), pytest.raises(interp.CheckError, match=r"1 non-finite values in 'transformer.h.1.ln_2.weight'"):
+    with (
+        quiet(),
+        pytest.raises(interp.CheckError, match=r"1 non-finite values in 'transformer.h.1.ln_2.weight'"),
+    ):
         interp.load(tmp_path)
 
 
@@ -232,7 +250,10 @@ def test_an_adapter_that_fails_its_proof_is_refused() -> None:
 )
 def test_what_cannot_be_loaded_is_refused_with_the_reason(tmp_path: Path, make, message: str) -> None:
     (tmp_path / "file.txt").write_text("x")
-    for name, config in (("foreign", {"model_type": "gpt2", "architectures": ["NoSuchLMHeadModel"]}), ("broken", {})):
+    for name, config in (
+        ("foreign", {"model_type": "gpt2", "architectures": ["NoSuchLMHeadModel"]}),
+        ("broken", {}),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     with pytest.raises(interp.ModelError, match=message):

@@ -12,7 +12,7 @@ import torch
 import interp
 from tests.models import ids, loaded, quiet, shared_model
 
-REMOTE = '''
+REMOTE = """
 import warnings; warnings.simplefilter("ignore")
 import torch, interp
 from nnsight.modeling.transformers import TransformersModel
@@ -33,7 +33,7 @@ assert not any("pattern" in s for s in sites), "patterns are out of reach there"
 got, expected = there.capture(ids(), sites), here.capture(ids(), sites)
 assert all(torch.equal(got[s], expected[s]) for s in sites)
 print("the same", len(sites))
-'''
+"""
 
 
 def test_a_remote_run_gives_the_same_numbers(root: Path) -> None:
@@ -46,7 +46,12 @@ def test_a_remote_run_gives_the_same_numbers(root: Path) -> None:
 def test_the_first_of_a_bare_tensor_is_not_taken() -> None:
     """transformers 5 returns a block's tensor bare: the customary output[0] would be the first row of the batch."""
     model = loaded("gpt2", "nnsight")
-    for site in ("blocks.0.hook_resid_post", "blocks.0.hook_attn_out", "transformer.h.0", "transformer.h.0.attn"):
+    for site in (
+        "blocks.0.hook_resid_post",
+        "blocks.0.hook_attn_out",
+        "transformer.h.0",
+        "transformer.h.0.attn",
+    ):
         assert model.capture(ids(3, 5), site)[site].shape == (3, 5, 32), site
 
 

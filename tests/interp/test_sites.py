@@ -32,7 +32,9 @@ def test_a_site_reads_back_from_its_string(site: Site) -> None:
 @given(st.lists(sites(), min_size=2, max_size=8))
 def test_sites_sort_as_a_forward_pass_runs(found: list[Site]) -> None:
     ordered = sorted(found)
-    layers = [-1 if s.kind in ("embed", "pos_embed") else 10**6 if s.layer is None else s.layer for s in ordered]
+    layers = [
+        -1 if s.kind in ("embed", "pos_embed") else 10**6 if s.layer is None else s.layer for s in ordered
+    ]
     assert layers == sorted(layers)
 
 
@@ -82,7 +84,9 @@ def test_globs_find_in_forward_order_and_each_once(table: SiteTable) -> None:
     assert names[0] == "hook_embed"
     assert names.count("blocks.1.hook_resid_post") == 1
     assert names[1:3] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"]
-    assert [str(s) for s in table.find("blocks.*.attn.hook_z[2]")] == [f"blocks.{i}.attn.hook_z[2]" for i in range(3)]
+    assert [str(s) for s in table.find("blocks.*.attn.hook_z[2]")] == [
+        f"blocks.{i}.attn.hook_z[2]" for i in range(3)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_every_shared_site_agrees_with_the_transformers_backend(family: str, bac
     lowest = torch.finfo(torch.float32).min
     for site in shared:
         assert got[site].shape == expected[site].shape, site
-        a, b = got[site].clamp(min=-1e30), expected[site].clamp(min=-1e30)  # masked scores: -inf or the lowest number
+        a, b = (
+            got[site].clamp(min=-1e30),
+            expected[site].clamp(min=-1e30),
+        )  # masked scores: -inf or the lowest number
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0, msg=lambda m, site=site: f"{site}: {m}")
         assert expected[site].min() >= lowest
 
@@ -65,7 +68,9 @@ def test_identity_edit_changes_nothing_and_zero_edit_something(family: str, back
             continue
         same = model.logits(ids(), edits=[interp.edit(site, lambda t: t.clone())])
         exact = backend != "transformer_lens" and site.kind not in ("attn_scores", "pattern")
-        torch.testing.assert_close(same, before, atol=0 if exact else 1e-5, rtol=0, msg=lambda m, s=site: f"{s}: {m}")
+        torch.testing.assert_close(
+            same, before, atol=0 if exact else 1e-5, rtol=0, msg=lambda m, s=site: f"{s}: {m}"
+        )
     for layer in range(model.n_layers):
         assert not torch.equal(model.logits(ids(), edits=[interp.replace(resid(layer), 0.0)]), before)
 
@@ -73,7 +78,9 @@ def test_identity_edit_changes_nothing_and_zero_edit_something(family: str, back
 @cells
 def test_every_site_is_causal_or_refused_by_name(family: str, backend: str) -> None:
     model = loaded(family, backend)
-    editable = [site for site in model.sites if site not in model.inert and site.layer in (1, None)]  # 1 stands for all
+    editable = [
+        site for site in model.sites if site not in model.inert and site.layer in (1, None)
+    ]  # 1 stands for all
     report = model.audit(ids(), editable)
     frame = report.to_frame().set_index("site")
     silent = [name for name, row in frame.iterrows() if not (row.fires and row.causal)]
@@ -142,11 +149,18 @@ def test_gradients_match_finite_differences_at_every_site(family: str) -> None:
     for site in editable:
         direction = torch.randn(grads[site].shape, generator=generator, dtype=torch.float64)
         ends = [
-            metric(model.logits(tokens, edits=[interp.edit(site, lambda t, h=h: t + h * direction)])) for h in (step, -step)
+            metric(model.logits(tokens, edits=[interp.edit(site, lambda t, h=h, d=direction: t + h * d)]))
+            for h in (step, -step)
         ]
         slope = (ends[0] - ends[1]) / (2 * step)
         along = (grads[site] * direction).sum()
-        torch.testing.assert_close(along.double(), slope[0].double(), atol=1e-3 if single else 1e-6, rtol=rtol, msg=lambda m, s=site: f"{s}: {m}")
+        torch.testing.assert_close(
+            along.double(),
+            slope[0].double(),
+            atol=1e-3 if single else 1e-6,
+            rtol=rtol,
+            msg=lambda m, s=site: f"{s}: {m}",
+        )
 
 
 @families
@@ -203,12 +217,16 @@ def test_heads_through_their_output_weights_sum_to_the_attention_output(family: 
 def test_padding_changes_no_real_token(family: str) -> None:
     model = loaded(family, "transformers")
     rows = [ids(1, 7)[0].tolist(), ids(1, 4, seed=5)[0].tolist()]
-    sides = ["right"] if family == "bert" else ["right", "left"]  # an encoder's absolute positions would shift
+    sides = (
+        ["right"] if family == "bert" else ["right", "left"]
+    )  # an encoder's absolute positions would shift
     for side in sides:
         tokens = interp.Tokens.of(rows, side=side)
         acts = model.capture(tokens, resid(1))
         alone = model.capture(torch.tensor([rows[1]]), resid(1))
-        torch.testing.assert_close(acts[resid(1)][1][tokens.mask[1]], alone[resid(1)][0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            acts[resid(1)][1][tokens.mask[1]], alone[resid(1)][0], atol=1e-5, rtol=1e-4
+        )
         assert acts.rows(resid(1)).shape[0] == 11
 
 
@@ -216,13 +234,19 @@ def test_padding_changes_no_real_token(family: str) -> None:
 def test_generation_with_the_cache_equals_generation_without(family: str) -> None:
     model = loaded(family, "transformers")
     tokens = interp.Tokens.of([ids(1, 6)[0].tolist(), ids(1, 4, seed=5)[0].tolist()], side="left")
-    for edits in ([], [interp.add(resid(1), torch.linspace(-1, 1, 32), scale=2.0)], [interp.ablate(resid(0), position=2)]):
+    for edits in (
+        [],
+        [interp.add(resid(1), torch.linspace(-1, 1, 32), scale=2.0)],
+        [interp.ablate(resid(0), position=2)],
+    ):
         with_cache = model.generate(tokens, max_new_tokens=6, edits=edits)
         without = model.generate(tokens, max_new_tokens=6, edits=edits, use_cache=False)
         assert torch.equal(with_cache.ids, without.ids)
         assert with_cache.ids.shape == (2, 12)
-    assert not torch.equal(model.generate(tokens, max_new_tokens=6, edits=edits).ids[:, 6:],
-                           model.generate(tokens, max_new_tokens=6, edits=[interp.ablate(resid(2), how="zero")]).ids[:, 6:])
+    assert not torch.equal(
+        model.generate(tokens, max_new_tokens=6, edits=edits).ids[:, 6:],
+        model.generate(tokens, max_new_tokens=6, edits=[interp.ablate(resid(2), how="zero")]).ids[:, 6:],
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
@@ -231,7 +255,11 @@ def test_greedy_generation_equals_the_librarys_own(family: str) -> None:
     own = loaded(family, "transformers").generate(ids(2, 5), max_new_tokens=8, stop_at_eos=False)
     with quiet(), torch.no_grad():
         theirs = module.generate(
-            ids(2, 5), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0,
+            ids(2, 5),
+            max_new_tokens=8,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
             attention_mask=torch.ones(2, 5, dtype=torch.long),
         )
     assert torch.equal(own.ids, theirs)
@@ -242,7 +270,9 @@ def test_relatives_of_the_families_get_the_vocabulary_and_pass_the_audit(family:
     with quiet():
         model = interp.load(random_model(family))
     assert model.anatomy is not None
-    assert {"resid_pre", "resid_mid", "resid_post", "z", "pattern", "mlp_post"} <= {s.kind for s in model.sites}
+    assert {"resid_pre", "resid_mid", "resid_post", "z", "pattern", "mlp_post"} <= {
+        s.kind for s in model.sites
+    }
     assert model.audit(ids(), [s for s in model.sites if s.layer in (1, None)]).inert == ()
     acts = model.capture(ids(), "*")
     total = acts["blocks.0.hook_resid_pre"] + sum(
