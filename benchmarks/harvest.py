@@ -58,7 +58,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def check(network: torch.nn.Module, store: interp.ActivationStore, texts: list[list[int]]) -> None:
+def check(network: Any, store: interp.ActivationStore, texts: list[list[int]]) -> None:
     """The stored rows are the plain model's hidden states, all of them there."""
     hidden = network.transformer(torch.tensor(texts[3])[None], output_hidden_states=True).hidden_states
     mine = store.rows("blocks.5.hook_resid_post", (store.doc == 3).nonzero().flatten())
@@ -67,7 +67,7 @@ def check(network: torch.nn.Module, store: interp.ActivationStore, texts: list[l
 
 
 def measure(
-    model: interp.Model, network: GPT2LMHeadModel, place: Path, *, shortest: int, asked: argparse.Namespace
+    model: interp.Model, network: Any, place: Path, *, shortest: int, asked: argparse.Namespace
 ) -> None:
     """Floors and harvests, interleaved; one JSON line for each harvest."""
     texts = texts_of(asked.texts, shortest=shortest)

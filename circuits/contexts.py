@@ -125,9 +125,7 @@ def common_length(tokens: Tokens) -> int:
 
 def n_components(model: Any) -> int:
     """How many parts will be patched."""
-    return sum(
-        model.anatomy.blocks[site.layer].attn.n_heads if site.kind == "z" else 1 for site in part_sites(model)
-    )
+    return sum(model.sites.n_heads(site) or 1 for site in part_sites(model))
 
 
 def n_params(model: Any) -> int:

@@ -181,15 +181,10 @@ def _components(model: Any, sites: Any) -> list[Site]:
     out: list[Site] = []
     for site in found:
         if site.head is None and site.head_axis is not None:
-            out.extend(replace(site, head=head) for head in range(_n_heads(model, site)))
+            out.extend(replace(site, head=head) for head in range(model.sites.n_heads(site) or 0))
         else:
             out.append(site)
     return out
-
-
-def _n_heads(model: Any, site: Site) -> int:
-    attn = model.anatomy.blocks[site.layer].attn
-    return attn.n_kv_heads if site.kind in ("k", "rot_k", "v") else attn.n_heads
 
 
 def _default_sites(model: Any) -> tuple[Site, ...]:

@@ -42,6 +42,8 @@ class Frame:
     row: int = 0
     rows: int | None = None
     offset: int = 0
+    prompt: int | None = None
+    """How many columns the prompt had, where a sequence is being continued."""
 
 
 Change = Callable[[Tensor, Site, Frame], Tensor]
@@ -141,16 +143,15 @@ def _columns(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Ten
         if frame.last is None:
             return _spread(here == frame.pos - 1, value, (axis,))
         return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
-    indices = _indices(where).to(value.device)
-    if indices.numel() and frame.offset == 0:
+    indices, n_prompt = _indices(where).to(value.device), frame.prompt or frame.pos
+    if indices.numel():
         low, high = int(indices.min()), int(indices.max())
-        if low < -frame.pos:
-            raise InputError(f"position {low} at {site}: the prompt has {frame.pos} positions")
-        if high >= frame.pos and where is not None and not isinstance(where, Tensor | Sequence):
+        if low < -n_prompt or (high >= n_prompt and frame.prompt is None):
+            wrong = low if low < -n_prompt else high
             raise InputError(
-                f"position {high} at {site}: the prompt has {frame.pos} positions, 0-{frame.pos - 1}"
+                f"position {wrong} at {site}: the prompt has {n_prompt} positions, 0-{n_prompt - 1}"
             )
-    indices = torch.where(indices < 0, indices + frame.pos, indices)
+    indices = torch.where(indices < 0, indices + n_prompt, indices)
     return _spread(torch.isin(here, indices), value, (axis,))
 
 
@@ -386,26 +387,35 @@ def _of(source: Values, site: Site, name: str) -> Tensor:
 
 def _window(source: Tensor, old: Tensor, site: Site, frame: Frame) -> Tensor:
     """The part of another run's tensor that belongs to this pass's rows and columns."""
-    source = source.to(device=old.device, dtype=old.dtype)
     total = old.shape[0] if frame.rows is None else frame.rows
     if source.ndim == old.ndim and source.shape[0] != 1:
         if source.shape[0] != total:
             raise InputError(f"patch at {site}: its source has {source.shape[0]} rows, this run {total}")
         source = source[frame.row : frame.row + old.shape[0]]
-    if frame.pos is not None and old.ndim >= 3 and source.ndim == old.ndim and source.shape != old.shape:
-        if site.axes is not None and "query" in site.axes:
-            if frame.offset:
-                return old  # a pattern of the prompt says nothing about the tokens generated behind it
-        elif frame.offset or source.shape[1] != old.shape[1]:
-            if not frame.offset:
-                raise InputError(
-                    f"patch at {site}: its source has {source.shape[1]} positions, this run {old.shape[1]}"
-                )
-            new = old.clone()
-            part = source[:, frame.offset : frame.offset + old.shape[1]]
-            new[:, : part.shape[1]] = part
-            return new
-    return _fitted(source, old, site, "patch")
+    return _columns_of(source, old, site, frame, "patch")
+
+
+def _columns_of(source: Tensor, old: Tensor, site: Site, frame: Frame, name: str) -> Tensor:
+    """``source`` at this pass's columns; where a continued sequence is longer than it, ``old`` stays."""
+    whole = frame.offset == 0 and source.shape[1:] == old.shape[1:]
+    if whole or frame.pos is None or old.ndim < 3 or source.ndim != old.ndim:
+        return _fitted(source, old, site, name)
+    scores = site.axes is not None and "query" in site.axes
+    continued = frame.pos + frame.offset > (frame.prompt or frame.pos + frame.offset)
+    if not continued:
+        axis = 2 if scores else 1
+        raise InputError(
+            f"{name} at {site}: its source has {source.shape[axis]} positions, this run {old.shape[axis]}"
+        )
+    new = old.clone()
+    source = source.to(device=old.device, dtype=old.dtype)
+    if scores:  # a pattern of the prompt says nothing about the tokens generated behind it
+        if frame.offset == 0:
+            new[:, :, : source.shape[2], : source.shape[3]] = source
+        return new
+    part = source[:, frame.offset : frame.offset + old.shape[1]]
+    new[:, : part.shape[1]] = part
+    return new
 
 
 def _mean(reference: Values, site: Site, over: str) -> Tensor:
@@ -433,12 +443,4 @@ def _resampled(reference: Values | None, old: Tensor, site: Site, frame: Frame, 
     else:
         # drawn for the whole batch, so that the draw does not depend on how it is split
         chosen = torch.randint(n, (frame.row + rows,), generator=generator)[frame.row :]
-    if (
-        frame.pos is not None
-        and source.ndim >= 3
-        and source.shape[1] != old.shape[1]
-        and site.axes is not None
-        and "query" not in site.axes
-    ):
-        source = source[:, frame.offset : frame.offset + old.shape[1]]
-    return _fitted(source[chosen.to(source.device)], old, site, "ablate[resample]")
+    return _columns_of(source[chosen.to(source.device)], old, site, frame, "ablate[resample]")

@@ -238,6 +238,10 @@ class SiteTable(Sequence[Site]):
         kept = [site for site in self._sites if site not in gone]
         return type(self)(kept, paths=self._paths, heads=self._heads)
 
+    def n_heads(self, site: Site) -> int | None:
+        """How many heads stand at ``site``, None where there are none."""
+        return self._heads.get(site.whole)
+
     def rank(self, site: Site) -> int:
         """Where the forward pass reaches ``site`` among this table's."""
         found = self._rank.get(site)
@@ -294,13 +298,14 @@ class SiteTable(Sequence[Site]):
     def _check(self, site: Site) -> None:
         if site.whole not in self._rank:
             raise SiteError(f"no site {str(site)!r}{self._hint(str(site))}")
-        n_heads = self._heads.get(site.whole)
+        n_heads = self.n_heads(site)
         if site.head is not None and n_heads is not None and site.head >= n_heads:
             raise SiteError(f"no site {str(site)!r}: {site.whole} has {n_heads} heads, 0-{n_heads - 1}")
 
     def _hint(self, name: str) -> str:
         layers = sorted({s.layer for s in self._sites if s.layer is not None})
-        span = f"; the model has {len(layers)} layers, {layers[0]}-{layers[-1]}" if layers else ""
+        plural = "s" if len(layers) > 1 else ""
+        span = f"; the model has {len(layers)} layer{plural}, {layers[0]}-{layers[-1]}" if layers else ""
         wanted = re.search(r"\d+", name)
         if wanted and layers and int(wanted[0]) not in layers:
             # the layer is wrong: show the same name where it exists, not a random neighbour

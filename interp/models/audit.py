@@ -68,9 +68,9 @@ def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult
             "note": "",
         }
         try:
-            value = model.capture(tokens, site)[site]
+            model.capture(tokens, site)
             row["fires"] = True
-            row["effect"] = _effect(model, tokens, site, value, plain)
+            row["effect"] = _effect(model, tokens, site, plain)
             row["causal"] = row["effect"] > 0
             model.gradients(tokens, _total, site)
             row["gradient"] = True
@@ -85,14 +85,20 @@ def _total(logits: Tensor) -> Tensor:
     return (logits * weight).flatten(1).sum(-1)
 
 
-def _effect(model: Model, tokens: Any, site: Site, value: Tensor, plain: Tensor) -> float:
-    """The largest change of a logit when the site is perturbed by its own values turned over.
+def _effect(model: Model, tokens: Any, site: Site, plain: Tensor) -> float:
+    """The largest change of a logit when the site is perturbed."""
+    return float((model.logits(tokens, edits=[edit(site, _perturbed)]) - plain).abs().max())
 
-    At the first positions a pattern is forced (one key, weight 1): turning over would leave it alone,
-    so the sites are scaled as well.
+
+def _perturbed(value: Tensor) -> Tensor:
+    """Scaled, mixed with itself turned over, and shifted; masked scores stay masked.
+
+    All three: turning over leaves constants alone, scaling leaves what a norm follows alone, and at the
+    first position a pattern is one key of weight 1 whatever its score.
     """
-    turned = edit(site, lambda t: 0.5 * t + 0.25 * t.flip(-1) + 0.1 * t.abs().clamp(max=10).mean())
-    return float((model.logits(tokens, edits=[turned]) - plain).abs().max())
+    seen = value.clamp(-10, 10)
+    changed = 0.5 * value + 0.25 * seen.flip(-1) + 0.1 * seen.abs().mean()
+    return torch.where(value > torch.finfo(value.dtype).min / 2, changed, value)
 
 
 def prove(model: Model, *, tokens: Any = None) -> None:

@@ -126,7 +126,14 @@ def _next_logits(
     inputs = Inputs((now,), mask if padded and cache is None else None, padded and not bool(mask[:, 0].all()))
     last = torch.full((ids.shape[0],), n_prompt - 1, device=ids.device)
     frame = Frame(
-        batch=ids.shape[0], pos=now.shape[1], mask=part, last=last, row=0, rows=ids.shape[0], offset=seen
+        batch=ids.shape[0],
+        pos=now.shape[1],
+        mask=part,
+        last=last,
+        row=0,
+        rows=ids.shape[0],
+        offset=seen,
+        prompt=n_prompt,
     )
     with torch.no_grad():
         logits = model.run(inputs, frame, edit_visits(model, edits, frame), wanted=None, cache=cache)

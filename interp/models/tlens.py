@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,7 @@ def load(what: Any, *, name: str | None, tokenizer: Any, owned: bool) -> BridgeM
     if not hasattr(what, "config"):
         raise ModelError(f"TransformerLens bridges transformers models; got {type(what).__name__}")
     module = what if owned else copy.deepcopy(what)
+    names = list(module.state_dict())
     module.set_attn_implementation("eager")  # without it scores and patterns never fire
     with _quiet_import():
         try:
@@ -53,7 +54,7 @@ def load(what: Any, *, name: str | None, tokenizer: Any, owned: bool) -> BridgeM
                 f"TransformerLens cannot bridge {type(what).__name__}: {str(error)[:200]}"
             ) from error
     label = name or getattr(what.config, "_name_or_path", "") or what.config.model_type
-    return BridgeModel(bridge.eval(), name=label, tokenizer=tokenizer)
+    return BridgeModel(bridge.eval(), name=label, tokenizer=tokenizer, weight_names=names)
 
 
 @contextmanager
@@ -73,8 +74,17 @@ class BridgeModel(Model):
 
     backend = "transformer_lens"
 
-    def __init__(self, bridge: nn.Module, *, name: str | None = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        bridge: nn.Module,
+        *,
+        name: str | None = None,
+        tokenizer: Any = None,
+        weight_names: Sequence[str] = (),
+    ) -> None:
+        """``weight_names``: what the weights were called before the bridge renamed them, for the fingerprint."""
         check_finite(bridge)
+        self._weight_names = tuple(weight_names)
         self.bridge: Any = bridge
         cfg = self.bridge.cfg
         self.family = str(getattr(cfg, "architecture", "")).lower()
@@ -88,6 +98,14 @@ class BridgeModel(Model):
         self._hooks: dict[Site, Any] = {}
         self._find_hooks()
         self._find_inert()
+
+    def _weights(self) -> Mapping[str, Tensor]:
+        held = {
+            name.replace("._original_component", ""): tensor
+            for name, tensor in self.bridge.original_model.state_dict().items()
+        }
+        known = {name: held[name] for name in self._weight_names if name in held}
+        return known if known and len(known) == len(self._weight_names) else held
 
     @property
     def n_layers(self) -> int:

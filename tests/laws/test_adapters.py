@@ -59,6 +59,11 @@ def test_every_shared_site_agrees_with_the_transformers_backend(family: str, bac
         assert expected[site].min() >= lowest
 
 
+@families
+def test_the_same_weights_have_the_same_fingerprint_behind_every_backend(family: str) -> None:
+    assert len({loaded(family, backend).fingerprint() for backend in BACKENDS}) == 1
+
+
 @cells
 def test_identity_edit_changes_nothing_and_zero_edit_something(family: str, backend: str) -> None:
     model = loaded(family, backend)
@@ -234,19 +239,30 @@ def test_padding_changes_no_real_token(family: str) -> None:
 def test_generation_with_the_cache_equals_generation_without(family: str) -> None:
     model = loaded(family, "transformers")
     tokens = interp.Tokens.of([ids(1, 6)[0].tolist(), ids(1, 4, seed=5)[0].tolist()], side="left")
-    for edits in (
-        [],
-        [interp.add(resid(1), torch.linspace(-1, 1, 32), scale=2.0)],
-        [interp.ablate(resid(0), position=2)],
-    ):
-        with_cache = model.generate(tokens, max_new_tokens=6, edits=edits)
-        without = model.generate(tokens, max_new_tokens=6, edits=edits, use_cache=False)
-        assert torch.equal(with_cache.ids, without.ids)
-        assert with_cache.ids.shape == (2, 12)
-    assert not torch.equal(
-        model.generate(tokens, max_new_tokens=6, edits=edits).ids[:, 6:],
-        model.generate(tokens, max_new_tokens=6, edits=[interp.ablate(resid(2), how="zero")]).ids[:, 6:],
-    )
+    other = model.capture(ids(2, 6, seed=9), resid(1))
+    kinds = {
+        "none": [],
+        "steering": [interp.add(resid(1), torch.linspace(-1, 1, 32), scale=2.0)],
+        "one position": [interp.ablate(resid(0), position=2)],
+        "the prompt's end": [interp.add(resid(0), 3.0, position=-1)],
+        "the last real token": [interp.add(resid(0), 3.0, position="last")],
+        "a position to come": [interp.add(resid(0), 3.0, position=[7])],
+        "another prompt": [interp.patch(resid(1), other)],
+        "a mean a position": [interp.ablate(resid(1), how="mean", over="position", reference=other)],
+        "other examples": [interp.ablate(resid(1), how="resample", reference=other, seed=1)],
+    }
+    if family != "mamba":
+        pattern = "blocks.1.attn.hook_pattern"
+        kinds["another pattern"] = [interp.patch(pattern, model.capture(ids(2, 6, seed=9), pattern))]
+    made = {}
+    for name, edits in kinds.items():
+        made[name] = model.generate(tokens, max_new_tokens=6, edits=edits, stop_at_eos=False).ids
+        without = model.generate(
+            tokens, max_new_tokens=6, edits=edits, stop_at_eos=False, use_cache=False
+        ).ids
+        assert torch.equal(made[name], without), name
+        assert made[name].shape == (2, 12)
+    assert sum(not torch.equal(made["none"], new) for new in made.values()) >= 2  # some edits do act
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])

@@ -1,0 +1,56 @@
+"""`interp audit`: does every site of a model fire, and does an edit there reach the logits?"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `audit` to the command line."""
+    app.command("audit")(audit)
+
+
+def audit(
+    model: Annotated[str, typer.Argument(help="A folder, a hub name, or an embedded network.")],
+    sites: Annotated[
+        list[str] | None, typer.Option(help="Names or globs; repeatable.", show_default="all")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
+) -> None:
+    """Perturb every site on a short input and report what happens.
+
+    Exit code 1 if a site is silent: it does not fire, or an edit there moves no logit.
+
+    Example:
+
+        interp audit path/to/model --backend transformer_lens
+    """
+    from interp import load
+
+    loaded = load(model, backend=backend, device=device)  # type: ignore[arg-type]
+    report = loaded.audit(sites=sites)
+    silent = [row for row in report.rows if not (row["fires"] and row["causal"])]
+    if as_json:
+        said = {"model": report.model, "backend": report.backend, "silent": len(silent), "sites": report.rows}
+        typer.echo(json.dumps(said))
+    else:
+        for row in report.rows:
+            state = "causal" if row["causal"] else "inert" if row["fires"] else "silent"
+            gradient = "gradient" if row["gradient"] else "no gradient"
+            typer.echo(
+                f"{row['site']:44} {state:7} {row['effect']:10.3g}  {gradient}  {row['note']}".rstrip()
+            )
+        typer.echo(
+            f"{len(report.rows) - len(silent)} of {len(report.rows)} sites are causal on {report.model} ({report.backend})"
+        )
+    if silent:
+        raise typer.Exit(1)
