@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.sites import Site
-from interp.stations import Study
+from interp.study.stations import Study
 from interp.tokens import Tokens
 
 __all__ = ["Pairs", "common_length", "make_pairs", "n_components", "n_pairs", "n_params", "part_sites"]

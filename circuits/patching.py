@@ -162,7 +162,7 @@ def patch_sweep(
 
 
 def _swept(plan: _Plan, components: Sequence[Site], n: int, source: Activations, shown: bool) -> np.ndarray:
-    from interp.progress import progress
+    from interp.runs.progress import progress
 
     at_once = max(1, plan.batch_size // n)
     starts = range(0, len(components), at_once)

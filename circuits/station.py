@@ -23,7 +23,7 @@ from circuits.contexts import (
 from circuits.effects import PatchResult
 from circuits.patching import patch_sweep
 from interp.errors import CheckError
-from interp.stations import Estimate, Plate, Section, Study, Table
+from interp.study.stations import Estimate, Plate, Section, Study, Table
 
 __all__ = ["STATION", "CircuitStation"]
 

@@ -28,12 +28,12 @@ __getattr__, __dir__, __all__ = attach(
         "replace": "edits",
         "scale": "edits",
         # stores
-        "ActivationStore": "store",
-        "harvest": "harvesting",
-        "open_store": "store",
+        "ActivationStore": "stores.store",
+        "harvest": "stores.harvesting",
+        "open_store": "stores.store",
         # results, the main job
         "Result": "results",
-        "analyze": "analysis",
+        "analyze": "study.analysis",
         "metrics": "metrics",
         "toys": "toys",
         # errors

@@ -230,7 +230,7 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _write(path: Path, payload: bytes) -> None:
-    from interp.files import write_bytes_atomic
+    from interp.runs.files import write_bytes_atomic
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, payload)

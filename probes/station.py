@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.sampling import draw, layer_sites, residual_sites
-from interp.stations import Estimate, Plate, Section, Study, Table
+from interp.study.sampling import draw, layer_sites, residual_sites
+from interp.study.stations import Estimate, Plate, Section, Study, Table
 from probes.sweeping import SweepResult, sweep
 
 __all__ = ["STATION", "ProbeStation"]

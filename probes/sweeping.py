@@ -227,7 +227,7 @@ def _default_probe() -> Any:
 
 
 def _progress(names: Sequence[str], shown: bool) -> Any:
-    from interp.progress import progress
+    from interp.runs.progress import progress
 
     return progress(names, total=len(names), desc="probes", enabled=None if shown else False)
 

@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from interp.errors import InputError, StoreError
-from interp.files import json_bytes, read_json, sha256_file, write_bytes_atomic, write_json_atomic
+from interp.runs.files import json_bytes, read_json, sha256_file, write_bytes_atomic, write_json_atomic
 from sae.storage import read_tensors
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _same_run(manifest: dict[str, Any], identity: dict[str, Any], place: Path) -
 
 def _metrics_until(folder: Path, step: int) -> list[dict[str, float]]:
     """The metric lines up to ``step``; later ones, written between the checkpoint and the kill, are dropped."""
-    from interp.files import JsonLines
+    from interp.runs.files import JsonLines
 
     path = folder / "metrics.jsonl"
     if not path.exists():

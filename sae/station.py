@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.sampling import Rows, draw, layer_sites
 from interp.sites import Site
-from interp.stations import Estimate, Plate, Section, Study, Table
+from interp.study.sampling import Rows, draw, layer_sites
+from interp.study.stations import Estimate, Plate, Section, Study, Table
 from sae.config import TrainConfig
 from sae.data import row_source
 from sae.evaluation import Evaluation, evaluate

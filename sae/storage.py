@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from interp.errors import InputError, StoreError
-from interp.files import read_json, sha256_file, write_bytes_atomic, write_json_atomic
+from interp.runs.files import read_json, sha256_file, write_bytes_atomic, write_json_atomic
 from sae.coder import RULES, Coder
 
 __all__ = ["FORMATS", "load", "save"]

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from interp.errors import CheckError, InputError
-from interp.files import JsonLines
-from interp.progress import progress, stop_on_interrupt
-from interp.provenance import provenance
+from interp.runs.files import JsonLines
+from interp.runs.progress import progress, stop_on_interrupt
+from interp.runs.provenance import provenance
 from interp.sites import Site
 from sae import checkpoints
 from sae.coder import Coder

@@ -12,8 +12,8 @@ import typer
 from interp.errors import InputError
 
 if TYPE_CHECKING:
-    from interp.analysis import Analysis
-    from interp.planning import Plan
+    from interp.study.analysis import Analysis
+    from interp.study.planning import Plan
 
 Backend = Literal["auto", "transformers", "transformer_lens", "nnsight", "torch"]
 _MODEL = "A folder, a hub name, or an embedded network such as group:C59 or group:D15."
@@ -61,9 +61,9 @@ def analyze(
     if names == []:
         raise InputError("--stations names no station")
     from interp import load
-    from interp.analysis import run
-    from interp.files import ensure_folder
-    from interp.job import prepare
+    from interp.runs.files import ensure_folder
+    from interp.study.analysis import run
+    from interp.study.job import prepare
 
     if texts is not None and not texts.is_file():
         raise InputError(f"no text file {str(texts)!r}" + (" (it is a folder)" if texts.is_dir() else ""))
@@ -73,7 +73,7 @@ def analyze(
     loaded = load(model, backend=backend, device=device)
     job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=seq_len)
     if dry_run:
-        from interp.planning import plan
+        from interp.study.planning import plan
 
         _say_plan(plan(job, out), as_json=as_json)
         return

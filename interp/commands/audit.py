@@ -49,8 +49,7 @@ def audit(
             typer.echo(
                 f"{row['site']:44} {state:7} {row['effect']:10.3g}  {gradient}  {row['note']}".rstrip()
             )
-        typer.echo(
-            f"{len(report.rows) - len(silent)} of {len(report.rows)} sites are causal on {report.model} ({report.backend})"
-        )
+        causal = len(report.rows) - len(silent)
+        typer.echo(f"{causal} of {len(report.rows)} sites are causal on {report.model} ({report.backend})")
     if silent:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from interp.harvesting import Settings
+    from interp.stores.harvesting import Settings
 
 COLUMN_BYTES = 16  # document, token and position of a row
 
@@ -76,8 +76,8 @@ def capture(  # noqa: PLR0913 - a command's options
     Example: interp capture gpt2 --texts stories.jsonl --sites 'blocks.*.hook_resid_post' --out acts --dry-run
     """
     from interp import load
-    from interp.harvesting import _settings, harvest
-    from interp.texts import read_texts
+    from interp.stores.harvesting import _settings, harvest
+    from interp.stores.texts import read_texts
 
     read_texts(texts)  # a missing file is refused before the model is loaded
     network = load(model, backend=backend, device=device)
@@ -124,9 +124,9 @@ def estimate(
     """
     import torch
 
-    from interp.documents import Corpus
-    from interp.harvesting import SHARD_BYTES
-    from interp.shards import DTYPES
+    from interp.stores.documents import Corpus
+    from interp.stores.harvesting import SHARD_BYTES
+    from interp.stores.shards import DTYPES
     from interp.tokens import Tokens
 
     corpus = Corpus(model, texts, context=settings.context, column=column, include_bos=settings.include_bos)

@@ -11,9 +11,9 @@ import torch
 from interp.metrics.similarity import cka, cka_matrix
 from interp.metrics.spectral import entropy_rank, participation, spectrum_of
 from interp.results import Result
-from interp.sampling import Rows, draw, layer_sites, residual_sites
 from interp.sites import Site
-from interp.stations import Estimate, Plate, Section, Study, Table
+from interp.study.sampling import Rows, draw, layer_sites, residual_sites
+from interp.study.stations import Estimate, Plate, Section, Study, Table
 
 __all__ = ["STATION", "GeometryStation"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.stations import Section
+from interp.study.stations import Section
 
 __all__ = ["SCHEMA", "STATUSES", "figure_json", "outcome", "plain", "report"]
 

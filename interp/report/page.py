@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError, StoreError
-from interp.files import write_bytes_atomic
 from interp.plots.bundle import plotly_bundle
 from interp.report.content import SCHEMA, STATUSES
+from interp.runs.files import write_bytes_atomic
 
 __all__ = ["read", "render", "script_json", "write"]
 

@@ -109,7 +109,7 @@ def train_group_network(
     -----
     Cost: one forward and backward pass of the training pairs per epoch; C59 takes about 600 epochs, 15-30 CPU seconds.
     """
-    from interp.progress import progress as bar
+    from interp.runs.progress import progress as bar
 
     recipe = recipe or RECIPES.get(group.name) or Recipe()
     ids, answers = pairs(group)
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from safetensors.torch import save
 
-    from interp.files import write_bytes_atomic, write_json_atomic
+    from interp.runs.files import write_bytes_atomic, write_json_atomic
 
     # One thread: at these sizes a second one gains nothing, and the sums come out in one order.
     threads = torch.get_num_threads()

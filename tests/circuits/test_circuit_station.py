@@ -15,7 +15,7 @@ from circuits import station as module_under_test
 from circuits.contexts import make_pairs
 from circuits.station import STATION
 from interp.errors import CheckError
-from interp.stations import Station, Study
+from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from interp.plots import Series, bars, heatmap, lines
-from interp.stations import Estimate, Plate, Section, Study, Table
+from interp.study.stations import Estimate, Plate, Section, Study, Table
 
 HOSTILE = '</script><script>window.PWN=1</script><img src=x onerror="window.PWN=2">\u2028<!--<script>&lt;\x00'
 

@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 import interp
-from interp import stations as registry
-from interp.analysis import analyze
 from interp.cli import main
 from interp.errors import InputError, ModelError
-from interp.job import layer_sites, prepare
-from interp.material import gather
-from interp.planning import plan
 from interp.report import read
-from interp.stations import Broken, Section, Study, select, stations
+from interp.study import stations as registry
+from interp.study.analysis import analyze
+from interp.study.job import layer_sites, prepare
+from interp.study.material import gather
+from interp.study.planning import plan
+from interp.study.stations import Broken, Section, Study, select, stations
 from interp.toys import Shape, Transformer
 from tests.interp.fake_stations import Fake, failing, interrupting, section
 
@@ -282,7 +282,7 @@ def test_ctrl_c_in_a_real_process_leaves_a_report(tmp_path) -> None:
     """The whole way: signal, partial report, exit code 130, and nothing half-written."""
     code = (
         "import sys, os, signal\n"
-        "from interp import stations\n"
+        "from interp.study import stations\n"
         "from tests.interp.fake_stations import Fake, section\n"
         "stop = Fake('stop', 2, lambda study: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(30))\n"
         "stations.stations = lambda: (Fake('good', 1, section), stop)\n"

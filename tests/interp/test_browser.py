@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from interp.analysis import analyze
 from interp.report import outcome, report, write
-from interp.stations import Section, Table
+from interp.study.analysis import analyze
+from interp.study.stations import Section, Table
 from tests.interp.fake_stations import HOSTILE, section
 
 playwright = pytest.importorskip("playwright.sync_api")

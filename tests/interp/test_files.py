@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp import files
 from interp.errors import InputError, StoreError
-from interp.files import JsonLines, write_bytes_atomic, write_json_atomic
-from interp.progress import EventLog, progress, stop_on_interrupt
-from interp.provenance import provenance, versions
+from interp.runs import files
+from interp.runs.files import JsonLines, write_bytes_atomic, write_json_atomic
+from interp.runs.progress import EventLog, progress, stop_on_interrupt
+from interp.runs.provenance import provenance, versions
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import interp
 from interp.errors import InputError
 from interp.metrics.station import STATION
-from interp.sampling import draw, layer_sites, residual_sites
-from interp.stations import Station, Study
+from interp.study.sampling import draw, layer_sites, residual_sites
+from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
 

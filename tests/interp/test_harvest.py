@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 import interp
-from interp import CheckError, InputError, SiteError, StoreError, Tokens, files, open_store
+from interp import CheckError, InputError, SiteError, StoreError, Tokens, open_store
+from interp.runs import files
 from tests.interp.stores import SITES, Tiny, bytes_of, id_texts, oracle_rows, tiny_harvest, tiny_model
 
 
@@ -546,7 +547,7 @@ def test_a_full_disk_keeps_what_is_whole_and_goes_on_when_there_is_space(
     ballast.write_bytes(bytes(100_000))
     with monkeypatch.context() as patch:
         if not foreseen:
-            patch.setattr("interp.filling.require_space", lambda *args, **options: None)
+            patch.setattr("interp.stores.filling.require_space", lambda *args, **options: None)
         message = (
             "not enough disk space at .*: shard .* needs"
             if foreseen

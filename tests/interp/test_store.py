@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from interp import ActivationStore, InputError, Site, SiteError, StoreError, open_store
-from interp.files import JsonLines, write_json_atomic
-from interp.manifest import read_config, sealed
-from interp.orders import shuffled_rows
+from interp.runs.files import JsonLines, write_json_atomic
+from interp.stores.manifest import read_config, sealed
+from interp.stores.orders import shuffled_rows
 from tests.interp.stores import SITES, bytes_of, id_texts, oracle_rows, tiny_harvest, tiny_model
 
 

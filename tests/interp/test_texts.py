@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp.errors import InputError
-from interp.texts import read_texts
+from interp.stores.texts import read_texts
 
 
 def test_json_lines_give_their_field_or_the_string_itself(tmp_path: Path) -> None:

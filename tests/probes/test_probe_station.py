@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import interp
-from interp.stations import Station, Study
+from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
 from probes.station import STATION

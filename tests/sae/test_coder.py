@@ -125,7 +125,7 @@ def test_one_changed_byte_is_noticed(tmp_path: Path, where: int) -> None:
 
 
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
-    from interp.files import sha256_file
+    from interp.runs.files import sha256_file
 
     folder = sae.save(coder(), tmp_path / "coder")
     tensors = load_file(folder / "coder.safetensors")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import interp
-from interp.stations import Station, Study
+from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
 from sae.station import STATION, middle_site, settings

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError, StoreError
-from interp.files import JsonLines, inside, json_bytes, read_json
-from interp.shards import DTYPES, Layout, check_length
+from interp.runs.files import JsonLines, inside, json_bytes, read_json
 from interp.sites import Site
+from interp.stores.shards import DTYPES, Layout, check_length
 
 __all__ = [
     "SCHEMA",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError, StoreError
-from interp.files import CHUNK, atomic_file
+from interp.runs.files import CHUNK, atomic_file
 
 __all__ = ["COLUMNS", "DTYPES", "Entry", "Layout", "check_length", "dtype_name", "map_shard", "write_shard"]
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from interp.errors import InputError, StoreError, nearest
-from interp.manifest import Shard
 from interp.models.text import _encoded
-from interp.texts import read_texts
+from interp.stores.manifest import Shard
+from interp.stores.texts import read_texts
 from interp.tokens import Tokens
 
 __all__ = ["Corpus", "Window", "documents", "source_name"]

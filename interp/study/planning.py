@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.job import Job
-from interp.stations import Estimate
+from interp.study.job import Job
+from interp.study.stations import Estimate
 
 __all__ = ["Plan", "Step", "plan"]
 

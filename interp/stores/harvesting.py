@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.documents import Corpus
 from interp.errors import InputError, SiteError, StoreError
-from interp.files import ensure_folder, json_bytes, locked, sweep_temporaries, write_json_atomic
-from interp.filling import Filling, seeded
-from interp.manifest import SCHEMA, manifest_name, read_config, sealed
 from interp.models.base import Model
-from interp.progress import EventLog, stop_on_interrupt
-from interp.provenance import provenance
-from interp.shards import Layout, dtype_name
+from interp.runs.files import ensure_folder, json_bytes, locked, sweep_temporaries, write_json_atomic
+from interp.runs.progress import EventLog, stop_on_interrupt
+from interp.runs.provenance import provenance
 from interp.sites import Site
-from interp.store import ActivationStore
+from interp.stores.documents import Corpus
+from interp.stores.filling import Filling, seeded
+from interp.stores.manifest import SCHEMA, manifest_name, read_config, sealed
+from interp.stores.shards import Layout, dtype_name
+from interp.stores.store import ActivationStore
 from interp.tokens import Tokens
 
 __all__ = ["Settings", "harvest"]

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.documents import Corpus, Window
 from interp.errors import CheckError
-from interp.files import JsonLines, require_space, sweep_temporaries
-from interp.manifest import Shard, layout_of, manifest_name, read_manifest, shard_name
 from interp.models.base import Model
-from interp.progress import EventLog, Stop
-from interp.progress import progress as bar
-from interp.shards import COLUMNS, DTYPES, Layout, write_shard
+from interp.runs.files import JsonLines, require_space, sweep_temporaries
+from interp.runs.progress import EventLog, Stop
+from interp.runs.progress import progress as bar
 from interp.sites import Site
+from interp.stores.documents import Corpus, Window
+from interp.stores.manifest import Shard, layout_of, manifest_name, read_manifest, shard_name
+from interp.stores.shards import COLUMNS, DTYPES, Layout, write_shard
 from interp.tokens import Tokens
 
 __all__ = ["Filling", "seeded"]

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from interp.documents import Corpus
 from interp.errors import InputError
+from interp.stores.documents import Corpus
 from interp.tokens import Tokens
 from interp.toys.collection import Embedded
 

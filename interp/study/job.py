@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from interp.errors import InterpError
-from interp.files import json_bytes
-from interp.material import Material, gather
-from interp.provenance import provenance
-from interp.stations import Station, Study, select
+from interp.runs.files import json_bytes
+from interp.runs.provenance import provenance
+from interp.study.material import Material, gather
+from interp.study.stations import Station, Study, select
 
 __all__ = ["MAX_TOKENS", "Job", "facts", "layer_sites", "performance", "prepare", "tokenizer_hash"]
 
@@ -70,7 +70,7 @@ def prepare(
     max_tokens: int = MAX_TOKENS,
     seq_len: int | None = None,
 ) -> Job:
-    """Load the model, find its material, its layer sites and the stations; see :func:`interp.analysis.analyze`."""
+    """Load the model, find its material, its layer sites and the stations; see ``analysis.analyze``."""
     chosen = select(stations)
     embedded = None
     from interp.toys.collection import embedded as shipped

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from interp.files import JsonLines
+from interp.runs.files import JsonLines
 
 __all__ = ["EventLog", "Quiet", "Stop", "progress", "stop_on_interrupt"]
 

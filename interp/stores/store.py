@@ -21,12 +21,12 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError, SiteError, StoreError, nearest
-from interp.files import inside, sha256_file
-from interp.manifest import Shard, layout_of, manifest_name, read_config, read_manifest
-from interp.orders import ordered_rows, shuffled_rows
-from interp.progress import progress as bar
-from interp.shards import COLUMNS, DTYPES, map_shard
+from interp.runs.files import inside, sha256_file
+from interp.runs.progress import progress as bar
 from interp.sites import Site
+from interp.stores.manifest import Shard, layout_of, manifest_name, read_config, read_manifest
+from interp.stores.orders import ordered_rows, shuffled_rows
+from interp.stores.shards import COLUMNS, DTYPES, map_shard
 
 __all__ = ["ActivationStore", "RowBatch", "open_store"]
 

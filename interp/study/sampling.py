@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.sites import Site
-from interp.stations import Study
+from interp.study.stations import Study
 
 __all__ = ["Rows", "draw", "layer_sites", "residual_sites"]
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from .errors import InputError, nearest
+from interp.errors import InputError, nearest
 
 __all__ = ["read_texts"]
 

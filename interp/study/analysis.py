@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError, StoreError
-from interp.files import ensure_folder, read_json, write_json_atomic
-from interp.job import MAX_TOKENS, Job, facts, performance, prepare, tokenizer_hash
-from interp.progress import EventLog
-from interp.provenance import provenance
 from interp.report.content import outcome, report
 from interp.report.page import write
-from interp.stations import Station, Study
+from interp.runs.files import ensure_folder, read_json, write_json_atomic
+from interp.runs.progress import EventLog
+from interp.runs.provenance import provenance
+from interp.study.job import MAX_TOKENS, Job, facts, performance, prepare, tokenizer_hash
+from interp.study.stations import Station, Study
 
 __all__ = ["Analysis", "analyze", "run"]
 
@@ -102,7 +102,7 @@ def analyze(
 
     Notes
     -----
-    Cost: one forward pass over all tokens, and what the stations say (:func:`interp.planning.plan`).
+    Cost: one forward pass over all tokens, and what the stations say (:func:`interp.study.planning.plan`).
     """
     ensure_folder(out)  # before the minutes of work, not after
     job = prepare(
@@ -170,7 +170,7 @@ class _Run:
         return sys.stderr.isatty() if self.progress is None else self.progress
 
     def _harvest(self) -> Any:
-        from interp.harvesting import harvest
+        from interp.stores.harvesting import harvest
 
         if not self.job.sites:
             return None

@@ -1,0 +1,1 @@
+"""What long work stands on: atomic ``files``, ``progress`` and interruption, ``provenance``."""
