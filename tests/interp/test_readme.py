@@ -41,7 +41,11 @@ def test_every_room_in_the_annotated_tree_exists(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{name}.md" for name in ("index", "architecture", "cli", "contributing", "models"))]
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("index", "architecture", "cli", "contributing", "models")),
+    ],
 )
 def test_every_file_that_a_page_names_exists(root: Path, page: str) -> None:
     text = (root / page).read_text(encoding="utf-8")
