@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from interp.activations import Activations
-from interp.edits import Edit, Frame
+from interp.edits import Edit
 from interp.errors import CheckError, InputError, SiteError
+from interp.frames import Frame
 from interp.sites import KINDS, Site
 
 if TYPE_CHECKING:

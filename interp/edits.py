@@ -7,43 +7,23 @@ so they always come off. Every constructor takes the sites first (a name, a glob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as _with
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError, SiteError
+from interp.frames import Frame, Where, along, columns_of, rows_of
 from interp.sites import Site
 
-__all__ = ["Edit", "Frame", "ablate", "add", "edit", "patch", "project", "replace", "scale"]
+__all__ = ["Edit", "ablate", "add", "edit", "patch", "project", "replace", "scale"]
 
-Where = int | Sequence[int] | Tensor | None
 Sites = str | Site | Iterable[str | Site]
 Values = Activations | Mapping[Site, Tensor] | Tensor
-
-
-@dataclass(slots=True, kw_only=True)
-class Frame:
-    """What part of the work a pass is: of all ``rows`` those from ``row``, the columns from ``offset``.
-
-    ``pos`` is None for inputs without positions. ``mask`` [batch, pos] of the columns of this pass, and
-    ``last`` [batch], the column of each row's last real token, are None where every token is real.
-    """
-
-    batch: int
-    pos: int | None = None
-    mask: Bool[Tensor, "batch pos"] | None = None
-    last: Int[Tensor, "batch"] | None = None
-    row: int = 0
-    rows: int | None = None
-    offset: int = 0
-    prompt: int | None = None
-    """How many columns the prompt had, where a sequence is being continued."""
 
 
 Change = Callable[[Tensor, Site, Frame], Tensor]
@@ -90,69 +70,17 @@ class Edit:
         if self.head is not None:
             if site.head_axis is None:
                 raise SiteError(f"{self.name} names head {self.head}, but {site} has no heads")
-            masks.append(_along(value, site.head_axis, self.head, "head", site))
+            masks.append(along(value, site.head_axis, self.head, "head", site))
         if self.neuron is not None:
-            masks.append(_along(value, value.ndim - 1, self.neuron, "neuron", site))
+            masks.append(along(value, value.ndim - 1, self.neuron, "neuron", site))
         if self.row is not None:
-            masks.append(_rows(value, self.row, frame))
+            masks.append(rows_of(value, self.row, frame))
         if self.position is not None:
-            masks.append(_columns(value, self.position, site, frame))
+            masks.append(columns_of(value, self.position, site, frame))
         chosen = None
         for mask in masks:
             chosen = mask if chosen is None else chosen & mask
         return chosen
-
-
-def _indices(where: Where) -> Tensor:
-    indices = torch.as_tensor(where).flatten()
-    if indices.is_floating_point() or indices.dtype == torch.bool:
-        raise InputError(f"heads, positions, neurons and rows are whole numbers; got {where!r}")
-    return indices.long()
-
-
-def _spread(mask: Tensor, value: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """``mask`` over the given axes of ``value``, with size 1 at the others."""
-    shape = [1] * value.ndim
-    for axis, size in zip(axes, mask.shape, strict=True):
-        shape[axis] = size
-    return mask.view(shape)
-
-
-def _along(value: Tensor, axis: int, where: Where, what: str, site: Site) -> Tensor:
-    size, indices = value.shape[axis], _indices(where)
-    if indices.numel() and (int(indices.max()) >= size or int(indices.min()) < -size):
-        raise InputError(f"{what} {indices.tolist()} at {site}: it has {size}, 0-{size - 1}")
-    mask = torch.zeros(size, dtype=torch.bool, device=value.device)
-    mask[indices.to(value.device)] = True
-    return _spread(mask, value, (axis,))
-
-
-def _rows(value: Tensor, where: Where, frame: Frame) -> Tensor:
-    here = torch.arange(frame.row, frame.row + value.shape[0], device=value.device)
-    return _spread(torch.isin(here, _indices(where).to(value.device)), value, (0,))
-
-
-def _columns(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Tensor:
-    axis = 2 if site.axes is not None and "query" in site.axes else 1
-    if value.ndim <= axis or frame.pos is None:
-        raise SiteError(f"a position was named, but {site} holds {list(value.shape)} without positions")
-    here = torch.arange(frame.offset, frame.offset + value.shape[axis], device=value.device)
-    if isinstance(where, str):
-        if where != "last":
-            raise InputError(f"position {where!r}; it is a number, several, or 'last'")
-        if frame.last is None:
-            return _spread(here == frame.pos - 1, value, (axis,))
-        return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
-    indices, n_prompt = _indices(where).to(value.device), frame.prompt or frame.pos
-    if indices.numel():
-        low, high = int(indices.min()), int(indices.max())
-        if low < -n_prompt or (high >= n_prompt and frame.prompt is None):
-            wrong = low if low < -n_prompt else high
-            raise InputError(
-                f"position {wrong} at {site}: the prompt has {n_prompt} positions, 0-{n_prompt - 1}"
-            )
-    indices = torch.where(indices < 0, indices + n_prompt, indices)
-    return _spread(torch.isin(here, indices), value, (axis,))
 
 
 def _sites(sites: Sites) -> tuple[str | Site, ...]:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from interp.activations import Activations
 from interp.capture import Keep, Positions, Sink, capture, edit_visits, gradients
-from interp.edits import Edit, Frame
+from interp.edits import Edit
 from interp.errors import ModelError, SiteError, nearest
+from interp.frames import Frame
 from interp.models.anatomy import Anatomy
 from interp.models.inputs import Inputs, frames_of
 from interp.models.running import Visit

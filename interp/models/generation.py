@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from interp.capture import edit_visits
-from interp.edits import Edit, Frame
+from interp.edits import Edit
 from interp.errors import InputError, ModelError
+from interp.frames import Frame
 from interp.models.inputs import Inputs, as_tokens, check_ids
 from interp.tokens import Tokens
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.edits import Frame
 from interp.errors import ModelError, nearest
+from interp.frames import Frame
 from interp.models.families import anatomy_of
 from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from interp.edits import Frame
 from interp.errors import ModelError
+from interp.frames import Frame
 from interp.models.anatomy import Anatomy
 from interp.models.base import Model
 from interp.models.inputs import Inputs, explain_ids

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from interp.edits import Frame
 from interp.errors import InputError
+from interp.frames import Frame
 from interp.tokens import Tokens, id_matrix
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.edits import Frame
 from interp.errors import ModelError, SiteError
+from interp.frames import Frame
 from interp.models.families import anatomy_of
 from interp.models.hf import check_attention, context_length, our_attention
 from interp.models.hooked import HookedModel

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.edits import Frame
 from interp.errors import CheckError, SiteError
+from interp.frames import Frame
 from interp.models.taps import WHOLE, Moment, Tap
 from interp.sites import KINDS, Site
 

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.edits import Frame, edit
+from interp.edits import edit
 from interp.errors import ModelError
+from interp.frames import Frame
 from interp.models.base import Model
 from interp.models.inputs import Inputs, explain_ids
 from interp.models.running import Stop, Visit, check_all_made, check_finite, evaluating, wrong_axes

@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def _unknown(site: Site, known: Any) -> SiteError:
     return SiteError(
         f"{str(site)!r} was not harvested; the store holds {', '.join(names)}{nearest(str(site), names)}"
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scattered:
+    """Rows from all over a store: their order when sorted, and which sorted stretch lies in which shard."""
+
+    order: Tensor
+    ordered: Tensor
+    stretches: list[tuple[int, int, int]]
 
 
 class ActivationStore:
@@ -173,7 +183,7 @@ class ActivationStore:
         StoreError
             If a shard is missing or damaged.
         """
-        return self._gather(f"acts/{self._site(site)}", self._index(index))
+        return self._gather(f"acts/{self._site(site)}", self._scattered(self._index(index)))
 
     def _site(self, site: str | Site) -> Site:
         key = Site.parse(site)
@@ -205,19 +215,24 @@ class ActivationStore:
             self._mapped[shard] = map_shard(inside(self.path, s.name), self._layout, s.rows)
         return self._mapped[shard]
 
-    def _gather(self, name: str, rows: slice | Tensor) -> Tensor:
+    def _gather(self, name: str, rows: slice | _Scattered) -> Tensor:
         if isinstance(rows, slice):
             return self._run(name, rows.start, rows.stop)
-        out = self._empty(name, len(rows))
+        out = self._empty(name, len(rows.order))
+        for shard, low, high in rows.stretches:
+            local = rows.ordered[low:high] - self._starts[shard]
+            out[rows.order[low:high]] = self._tensors(shard)[name].index_select(0, local)
+        return out
+
+    def _scattered(self, rows: slice | Tensor) -> slice | _Scattered:
+        if isinstance(rows, slice):
+            return rows
         # Sorted, each shard is visited once and its pages in order; without the sort it takes 1.5 times as long.
         order = rows.argsort()
         ordered = rows[order]
         cuts = torch.searchsorted(ordered, torch.tensor(self._starts)).tolist()
-        for shard, (low, high) in enumerate(zip(cuts, cuts[1:], strict=False)):
-            if low < high:
-                local = ordered[low:high] - self._starts[shard]
-                out[order[low:high]] = self._tensors(shard)[name].index_select(0, local)
-        return out
+        found = [(shard, low, high) for shard, (low, high) in enumerate(pairwise(cuts)) if low < high]
+        return _Scattered(order, ordered, found)
 
     def _run(self, name: str, start: int, stop: int) -> Tensor:
         out = self._empty(name, stop - start)
@@ -240,8 +255,9 @@ class ActivationStore:
         """Rows ``index`` of several sites (default: all) with their tokens, documents and positions."""
         rows = self._index(index)
         number = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        acts = {site: self._gather(f"acts/{site}", rows) for site in self._sites(sites)}
-        return RowBatch(acts=acts, index=number, **{name: self._gather(name, rows) for name in COLUMNS})
+        where = self._scattered(rows)
+        acts = {site: self._gather(f"acts/{site}", where) for site in self._sites(sites)}
+        return RowBatch(acts=acts, index=number, **{name: self._gather(name, where) for name in COLUMNS})
 
     def _sites(self, sites: str | Site | Sequence[str | Site] | None) -> tuple[Site, ...]:
         if sites is None:

@@ -1,0 +1,104 @@
+"""Which part of the work a pass is, and which part of a tensor an edit is confined to.
+
+A long input is run in batches of rows, a continued sequence column by column; a :class:`Frame` tells
+edits and captures where in the whole a pass lies. The masks here are broadcastable to a site's tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.errors import InputError, SiteError
+from interp.sites import Site
+
+__all__ = ["Frame", "Where", "along", "columns_of", "rows_of"]
+
+Where = int | Sequence[int] | Tensor | None
+"""Indices along one axis; None for all of it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """What part of the work a pass is: of all ``rows`` those from ``row``, the columns from ``offset``.
+
+    ``pos`` is None for inputs without positions. ``mask`` [batch, pos] of the columns of this pass, and
+    ``last`` [batch], the column of each row's last real token, are None where every token is real.
+    """
+
+    batch: int
+    pos: int | None = None
+    mask: Bool[Tensor, "batch pos"] | None = None
+    last: Int[Tensor, "batch"] | None = None
+    row: int = 0
+    rows: int | None = None
+    offset: int = 0
+    prompt: int | None = None
+    """How many columns the prompt had, where a sequence is being continued."""
+
+
+def _indices(where: Where) -> Tensor:
+    indices = torch.as_tensor(where).flatten()
+    if indices.is_floating_point() or indices.dtype == torch.bool:
+        raise InputError(f"heads, positions, neurons and rows are whole numbers; got {where!r}")
+    return indices.long()
+
+
+def _spread(mask: Tensor, value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``mask`` over the given axes of ``value``, with size 1 at the others."""
+    shape = [1] * value.ndim
+    for axis, size in zip(axes, mask.shape, strict=True):
+        shape[axis] = size
+    return mask.view(shape)
+
+
+def along(value: Tensor, axis: int, where: Where, what: str, site: Site) -> Tensor:
+    """Where the chosen indices lie along one axis of ``value``; ``what`` they count, for the message."""
+    size, indices = value.shape[axis], _indices(where)
+    if indices.numel() and (int(indices.max()) >= size or int(indices.min()) < -size):
+        raise InputError(f"{what} {indices.tolist()} at {site}: it has {size}, 0-{size - 1}")
+    mask = torch.zeros(size, dtype=torch.bool, device=value.device)
+    mask[indices.to(value.device)] = True
+    return _spread(mask, value, (axis,))
+
+
+def rows_of(value: Tensor, where: Where, frame: Frame) -> Tensor:
+    """Where the chosen rows of the whole batch lie in this pass's ``value``."""
+    here = torch.arange(frame.row, frame.row + value.shape[0], device=value.device)
+    return _spread(torch.isin(here, _indices(where).to(value.device)), value, (0,))
+
+
+def columns_of(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Tensor:
+    """Where the chosen columns lie in ``value``: tokens, or queries at scores and patterns.
+
+    Raises
+    ------
+    SiteError
+        The site has no positions.
+    InputError
+        The prompt has no such column.
+    """
+    axis = 2 if site.axes is not None and "query" in site.axes else 1
+    if value.ndim <= axis or frame.pos is None:
+        raise SiteError(f"a position was named, but {site} holds {list(value.shape)} without positions")
+    here = torch.arange(frame.offset, frame.offset + value.shape[axis], device=value.device)
+    if isinstance(where, str):
+        if where != "last":
+            raise InputError(f"position {where!r}; it is a number, several, or 'last'")
+        if frame.last is None:
+            return _spread(here == frame.pos - 1, value, (axis,))
+        return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
+    indices, n_prompt = _indices(where).to(value.device), frame.prompt or frame.pos
+    if indices.numel():
+        low, high = int(indices.min()), int(indices.max())
+        if low < -n_prompt or (high >= n_prompt and frame.prompt is None):
+            wrong = low if low < -n_prompt else high
+            raise InputError(
+                f"position {wrong} at {site}: the prompt has {n_prompt} positions, 0-{n_prompt - 1}"
+            )
+    indices = torch.where(indices < 0, indices + n_prompt, indices)
+    return _spread(torch.isin(here, indices), value, (axis,))
