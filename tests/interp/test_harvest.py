@@ -77,7 +77,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
 
 def test_killed_at_twenty_random_points_it_resumes_to_the_same_bytes(quick: Path) -> None:
     model = tiny_model()
-    texts = id_texts(60)
+    texts = id_texts(45)
     tiny_harvest(quick / "whole", texts, model=model)
     started = time.monotonic()
     assert finished(in_child(lambda: tiny_harvest(quick / "timed", texts, model=model))) == 0
@@ -102,12 +102,12 @@ def test_killed_at_twenty_random_points_it_resumes_to_the_same_bytes(quick: Path
 
 def test_killed_again_and_again_it_still_ends_with_the_same_bytes(quick: Path) -> None:
     model = tiny_model()
-    texts = id_texts(100, seed=3)
+    texts = id_texts(45, seed=3)
     tiny_harvest(quick / "whole", texts, model=model)
     chance = random.Random(1)
-    for _ in range(100):
+    for _ in range(25):
         child = in_child(lambda: tiny_harvest(quick / "killed", texts, model=model))
-        time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.3))
         os.kill(child, signal.SIGKILL)
         if finished(child) == 0:
             break
@@ -157,12 +157,12 @@ def test_killed_at_every_single_write_it_resumes_to_the_same_bytes(quick: Path, 
 
 def test_the_first_interrupt_leaves_whole_shards_and_a_resumable_store(quick: Path) -> None:
     model = tiny_model()
-    texts = id_texts(300)
+    texts = id_texts(160)
     handler = signal.getsignal(signal.SIGINT)
 
     def interrupted() -> Iterator[list[int]]:
         for doc, text in enumerate(texts):
-            if doc == 150:
+            if doc == 120:
                 signal.raise_signal(signal.SIGINT)
             yield text
 
@@ -210,7 +210,7 @@ def test_a_forward_pass_that_draws_random_numbers_resumes_to_the_same_bytes(tmp_
 def test_rows_do_not_depend_on_where_shards_and_batches_end(
     quick: Path, batch_size: int, shard_rows: int
 ) -> None:
-    texts = id_texts(40, longest=50)
+    texts = id_texts(16, longest=50)
     model = tiny_model()
     options = {"batch_size": batch_size, "shard_rows": shard_rows}
     store = tiny_harvest(quick / "one", texts, model=model, **options)
@@ -541,10 +541,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_keeps_what_is_whole_and_goes_on_when_there_is_space(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreseen: bool
 ) -> None:
-    texts, model = id_texts(200), tiny_model()
+    texts, model = id_texts(90), tiny_model()
     tiny_harvest(tmp_path / "whole", texts, model=model)
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(100_000))
+    ballast.write_bytes(bytes(110_000))
     with monkeypatch.context() as patch:
         if not foreseen:
             patch.setattr("interp.stores.filling.require_space", lambda *args, **options: None)

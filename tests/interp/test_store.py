@@ -362,7 +362,7 @@ def mutate(folder: Path, kind: str, which: int, place: int, extra: bytes) -> Non
 
 
 @given(changes=st.lists(mutations(), min_size=1, max_size=2))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_change_to_any_file_gives_rows_or_a_store_error(
     small_store: Path, tmp_path_factory, changes
 ) -> None:
