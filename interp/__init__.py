@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         # stores
         "ActivationStore": "stores.store",
         "harvest": "stores.harvesting",
-        "open_store": "stores.store",
+        "open_store": "stores.opening",
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",

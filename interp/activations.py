@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError, SiteError, nearest
-from interp.sites import Site
+from interp.sites import ALIASES, Site
 
 __all__ = ["Activations"]
 
@@ -41,6 +41,8 @@ class Activations(Mapping[Site, Tensor]):
         key = Site.parse(site)
         if key in self.tensors:
             return self.tensors[key]
+        if isinstance(site, str) and site in ALIASES:
+            return self[ALIASES[site]]
         if key.head is not None and key.whole in self.tensors:
             whole = self.tensors[key.whole]
             axis = key.head_axis
@@ -55,7 +57,9 @@ class Activations(Mapping[Site, Tensor]):
         )
 
     def __contains__(self, site: object) -> bool:
-        return isinstance(site, str | Site) and Site.parse(site) in self.tensors
+        if not isinstance(site, str | Site):
+            return False
+        return Site.parse(site) in self.tensors or (site in ALIASES and ALIASES[str(site)] in self)
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.tensors)

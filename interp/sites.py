@@ -67,14 +67,10 @@ KINDS: dict[str, tuple[str, Axes]] = {
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 _BEFORE_BLOCKS = ("embed", "pos_embed")
 _PORTS = ("q", "k", "v")
-_ALIASES = {
-    "logits": "unembed.hook_out",
-    "embed": "hook_embed",
-    "pos_embed": "hook_pos_embed",
-    "hook_resid_pre": "blocks.0.hook_resid_pre",
-    "hook_in": "hook_resid_pre",  # as the last part of a block's name
-    "hook_out": "hook_resid_post",
-}
+ALIASES = {"logits": "unembed.hook_out", "embed": "hook_embed", "pos_embed": "hook_pos_embed"}
+"""Short names, understood where a model has no module of that name."""
+
+_BLOCK_ALIASES = {"hook_in": "hook_resid_pre", "hook_out": "hook_resid_post"}
 _HEAD_SUFFIX = re.compile(r"^(?P<name>.+)\[(?P<head>\d+)\]$")
 
 
@@ -189,10 +185,9 @@ def _parse(text: str) -> Site:
     text = text.strip()
     if not text:
         raise SiteError("a site needs a name; it was given an empty one")
-    text = _ALIASES.get(text, text)
     stem, _, last = text.rpartition(".")
     if re.fullmatch(r"blocks\.\d+", stem) and last in ("hook_in", "hook_out"):
-        text = f"{stem}.{_ALIASES[last]}"
+        text = f"{stem}.{_BLOCK_ALIASES[last]}"
     found = _HEAD_SUFFIX.match(text)
     name, head = (found["name"], int(found["head"])) if found else (text, None)
     for pattern, kind in _PATTERNS:
@@ -275,6 +270,8 @@ class SiteTable(Sequence[Site]):
 
     def _one(self, ask: str | Site) -> list[Site]:
         if isinstance(ask, Site) or not any(c in ask for c in "*?"):
+            if isinstance(ask, str) and ask not in self._names:
+                ask = ALIASES.get(ask, ask)
             site = Site.parse(ask)
             self._check(site)
             return [site]

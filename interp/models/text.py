@@ -11,7 +11,7 @@ from interp.tokens import Tokens
 if TYPE_CHECKING:
     from interp.models.base import Model
 
-__all__ = ["texts_to_tokens"]
+__all__ = ["encode", "texts_to_tokens"]
 
 
 def texts_to_tokens(
@@ -26,7 +26,7 @@ def texts_to_tokens(
     if not items:
         raise InputError("there is no text")
     if all(isinstance(item, str) for item in items):
-        sequences = _encoded(model, items, prepend_bos)
+        sequences = encode(model, items, prepend_bos)
     else:
         sequences = [_ids(item, row) for row, item in enumerate(items)]
     if truncate and model.n_ctx is not None:
@@ -47,7 +47,8 @@ def _ids(item: Any, row: int) -> list[int]:
     return ids
 
 
-def _encoded(model: Model, texts: Sequence[str], prepend_bos: bool | None) -> list[list[int]]:
+def encode(model: Model, texts: Sequence[str], prepend_bos: bool | None = None) -> list[list[int]]:
+    """Token ids of each text, of any length, begun and ended as :meth:`Model.tokens` does."""
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise ModelError(f"{model.name} came without a tokenizer: give token ids, or load it with tokenizer=")
@@ -55,7 +56,9 @@ def _encoded(model: Model, texts: Sequence[str], prepend_bos: bool | None) -> li
         if not text.strip():
             raise InputError(f"text {row} is empty")
     causal = model.causal
-    sequences: list[list[int]] = tokenizer(list(texts), add_special_tokens=not causal)["input_ids"]
+    sequences: list[list[int]] = tokenizer(list(texts), add_special_tokens=not causal, verbose=False)[
+        "input_ids"
+    ]
     bos = tokenizer.bos_token_id
     if prepend_bos and bos is None:
         raise ModelError(f"{model.name}'s tokenizer has no beginning-of-sequence token to prepend")

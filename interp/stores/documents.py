@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from interp.errors import InputError, StoreError, nearest
-from interp.models.text import _encoded
+from interp.models.text import encode
 from interp.stores.manifest import Shard
 from interp.stores.texts import read_texts
 from interp.tokens import Tokens
@@ -98,11 +98,6 @@ def _document(item: Any, index: int, column: str) -> str | np.ndarray:
             f"got {ids.dtype} {list(ids.shape)}"
         )
     return ids.astype(np.int64)
-
-
-def encode(model: Any, texts: Sequence[str]) -> Sequence[Sequence[int]]:
-    """Token ids of each text, of any length, as ``model.tokens`` would begin and end them."""
-    return _encoded(model, texts, None)
 
 
 class Corpus:

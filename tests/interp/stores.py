@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +77,37 @@ def oracle_rows(model: Model, texts: list[list[int]], *, context: int = 16) -> d
 def bytes_of(folder: Path) -> dict[str, bytes]:
     """Every file below ``folder``, hidden and temporary ones too."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run ``work`` in a forked process (warm: nothing is imported again); its process id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # 3.12 warns of forks beside threads; this child is brief
+        child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - a child must never return into the test runner
+        os._exit(1)
+
+
+def finished(child: int) -> int:
+    """The child's exit status; negative: the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def assert_same_bytes(got: Path, wanted: Path) -> None:
+    one, other = bytes_of(got), bytes_of(wanted)
+    assert list(one) == list(other)
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+def assert_same_rows(store: interp.ActivationStore, truth: dict[str, torch.Tensor]) -> None:
+    for site in SITES:
+        torch.testing.assert_close(store.rows(site), truth[site], rtol=1e-6, atol=1e-6)
+    for name in ("tokens", "doc", "pos"):
+        assert torch.equal(getattr(store, name).long(), truth[name])

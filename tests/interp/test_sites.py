@@ -44,7 +44,6 @@ def test_the_names_are_the_fields() -> None:
     assert str(Site(kind="attn_in", layer=1, head=2, port="q")) == "blocks.1.hook_q_input[2]"
     assert Site.parse("blocks.2.hook_out") == Site(kind="resid_post", layer=2)
     assert Site.parse("blocks.2.hook_in") == Site(kind="resid_pre", layer=2)
-    assert Site.parse("logits") == Site.parse("unembed.hook_out")
     assert Site.parse("encoder.layer.0") == Site(kind="module", path="encoder.layer.0")
     assert str(Site.parse("encoder.0:in")) == "encoder.0:in"
 
@@ -103,3 +102,20 @@ def test_globs_find_in_forward_order_and_each_once(table: SiteTable) -> None:
 def test_unknown_sites_say_what_is_near(table: SiteTable, ask, message: str) -> None:
     with pytest.raises(interp.SiteError, match=message):
         table.find(ask)
+
+
+def test_a_short_name_gives_way_to_a_module_of_that_name() -> None:
+    from collections import OrderedDict
+
+    import torch
+
+    from tests.models import loaded
+
+    net = torch.nn.Sequential(OrderedDict(embed=torch.nn.Linear(3, 4), logits=torch.nn.Linear(4, 2)))
+    acts = interp.load(net).capture(torch.ones(5, 3), ["embed", "logits"])
+    assert acts["embed"].shape == (5, 4)
+    assert Site.parse(str(acts.sites[0])) == acts.sites[0]
+    decoder = loaded("gpt2", "transformers")
+    held = decoder.capture(torch.ones(1, 3, dtype=torch.long), ["embed", "logits"])
+    assert held["logits"] is held["unembed.hook_out"]
+    assert held["embed"] is held["hook_embed"]
