@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.activations import Activations
 from interp.edits import Edit
 from interp.errors import CheckError, InputError, SiteError
-from interp.frames import Frame
+from interp.frames import Frame, indices_of
 from interp.sites import KINDS, Site
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def columns(positions: Positions, frame: Frame) -> Tensor | slice | None:
         if positions != "last":
             raise InputError(f"positions={positions!r}; they are numbers, a slice, or 'last'")
         return torch.tensor([frame.pos - 1]) if frame.last is None else frame.last[:, None]
-    index = torch.as_tensor(positions).flatten().long()
+    index = indices_of(positions)
     if index.numel() == 0 or int(index.max()) >= frame.pos or int(index.min()) < -frame.pos:
         raise InputError(
             f"positions {index.tolist()}: the input has {frame.pos} positions, 0-{frame.pos - 1}"
@@ -97,6 +97,17 @@ def take(value: Tensor, index: Tensor | slice | None, axis: int) -> Tensor:
     return value[rows, index] if axis == 1 else value[rows, :, index].movedim(1, 2)
 
 
+def _again(site: Site) -> SiteError:
+    """The error for a site that one pass reaches twice: which of the two is meant?"""
+    if site.path is None:
+        return SiteError(f"{site} is reached more than once in a forward pass: its layers share a module")
+    side = ":in" if site.kind == "module_in" else ""
+    return SiteError(
+        f"module {site.path!r} runs more than once in a forward pass; "
+        f"name the call: '{site.path}#0{side}', '{site.path}#1{side}', ..."
+    )
+
+
 class _Keeper:
     """Collects one pass's tensors; knows which of them the model overwrote after they were shown."""
 
@@ -113,18 +124,19 @@ class _Keeper:
 
         def visit(value: Tensor) -> None:
             if site in tensors:
-                raise SiteError(
-                    f"module {str(site)!r} runs more than once in a forward pass; "
-                    f"name the call: '{site.path}#0', '{site.path}#1', ..."
-                )
+                raise _again(site)
             shown = value if site.head is None else value.select(site.head_axis, site.head)  # type: ignore[arg-type]
             if selecting and shown.ndim > axis:
+                if site.path is not None and shown.shape[axis] != self.frame.pos:
+                    raise SiteError(
+                        f"positions were asked for, but {site} holds {list(shown.shape)} without positions"
+                    )
                 shown = take(shown, self.index, axis - (site.head is not None and axis == 2))
             shown = self._kept(site, shown, value)
             if sink is None:
                 tensors[site] = shown
             else:
-                tensors[site] = shown[:0]
+                tensors[site] = shown.new_empty((0, *shown.shape[1:]))  # a slice would keep all of it alive
                 sink(site, shown)
 
         visit.reads_only = True  # type: ignore[attr-defined]  # a remote backend may show it the tensor afterwards
@@ -141,7 +153,9 @@ class _Keeper:
                 shown._is_view() and shown.untyped_storage().nbytes() > 2 * shown.nbytes
             ):
                 return shown.clone(memory_format=torch.contiguous_format)
-            if not value.is_inference():
+            if value.is_inference():
+                return shown.clone()  # such tensors do not count what is written over them
+            if shown.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
                 self.versions[site] = (value, value._version)
         return kept
 
@@ -204,6 +218,18 @@ def capture(
     return Activations(tensors=whole, mask=mask, positions=positions, provenance=provenance)
 
 
+def _joined(
+    site: Site, parts: Sequence[dict[Site, Tensor]], frames: Sequence[Frame], sink: Sink | None
+) -> Tensor:
+    """The batches of a site as one tensor; refuses a tensor whose first axis is not the batch."""
+    tensors = [part[site] for part in parts]
+    if sink is None and any(t.shape[:1] != (f.batch,) for t, f in zip(tensors, frames, strict=True)):
+        raise SiteError(
+            f"{site} holds {list(tensors[0].shape)}, whose first axis is not the batch: capture it without batch_size"
+        )
+    return torch.cat(tensors)
+
+
 @lru_cache(maxsize=64)
 def _constants(n: int) -> tuple[Tensor, Tensor]:
     """0..n-1 and n times True, made once: captures of small networks are short."""
@@ -243,12 +269,16 @@ def gradients(
 
     def watch(site: Site) -> Visitor:
         def visit(value: Tensor) -> Tensor:
+            if site in values:
+                raise _again(site)
             values[site] = value
             if site.kind in _DERIVED or not value.requires_grad:
                 # dL/dvalue is dL/dnudge at nudge = 0; a derived tensor itself is not on the path to the logits
                 values[site], nudges[site] = value.detach(), torch.zeros_like(value, requires_grad=True)
                 return value + nudges[site]
-            return value  # put back, so that a view (heads, parts of fused projections) lies on the path
+            # put back, so that a view (heads, parts of fused projections) lies on the path; a copy goes on,
+            # because the model may write over it
+            return value.clone()
 
         return visit
 

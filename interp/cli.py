@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
@@ -27,9 +30,12 @@ logger = logging.getLogger("interp")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `arguments` defaults to the process's own."""
-    command = typer.main.get_command(build())
     try:
-        command(args=None if arguments is None else list(arguments), prog_name="interp")
+        with _remembering_interrupts():
+            command = typer.main.get_command(build())
+            command(args=None if arguments is None else list(arguments), prog_name="interp")
+    except KeyboardInterrupt:  # before the command itself began
+        return _interrupted()
     except InterpError as error:
         return _fail(str(error))
     except OSError as error:
@@ -37,10 +43,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if code == 130:
-            typer.echo("interrupted: what is on disk is whole; the same command goes on from there", err=True)
-        return code
+        return _interrupted() if code == 130 else code
     return 0
+
+
+_seen: list[int] = []
+"""The interrupts that came while the command ran."""
+
+
+@contextmanager
+def _remembering_interrupts() -> Iterator[None]:
+    """Within: Ctrl-C raises KeyboardInterrupt as ever, and is remembered should some library swallow that."""
+    _seen.clear()
+    ordinary = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ordinary or threading.current_thread() is not threading.main_thread():
+        yield  # ignored under nohup, another's to handle, or not ours to set
+        return
+
+    def handle(number: int, frame: object) -> None:
+        _seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def raise_if_interrupted() -> None:
+    """Raise the KeyboardInterrupt that something swallowed since the command began: imports and loading do."""
+    if _seen:
+        raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    said = (
+        "what is on disk is whole; where the command keeps what it finished, the same one goes on from there"
+    )
+    typer.echo(f"interrupted: {said}", err=True)
+    return 130
 
 
 def build() -> typer.Typer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from dataclasses import replace as _with
 from typing import Literal
 
 import torch
@@ -45,12 +44,27 @@ class Edit:
     position: Where | str = None
     neuron: Where = None
     row: Where = None
+    copies: bool = False
+    """Whether ``change`` returns somebody else's tensor, which the model might write over."""
 
     def apply(self, value: Tensor, site: Site, frame: Frame) -> Tensor:
         """The tensor that shall stand at ``site``; ``value`` itself is never changed in place."""
-        whole = site.whole
-        edit = self if site.head is None else _with(self, head=site.head)
-        new = edit.change(value, whole, frame)
+        if site.head is not None:
+            return self._apply_to_head(value, site, frame)
+        return self._applied(value, site, frame)
+
+    def _apply_to_head(self, value: Tensor, site: Site, frame: Frame) -> Tensor:
+        if self.head is not None:
+            raise InputError(f"{self.name} names head {self.head} and site {site}: give one of them")
+        axis = site.head_axis
+        assert axis is not None  # a Site with a head has an axis of heads
+        assert site.head is not None
+        new = self._applied(value.select(axis, site.head), site, frame)
+        index = torch.tensor([site.head], device=value.device)
+        return value.index_copy(axis, index, new.unsqueeze(axis))
+
+    def _applied(self, value: Tensor, site: Site, frame: Frame) -> Tensor:
+        new = self.change(value, site, frame)
         if not isinstance(new, Tensor) or new.shape != value.shape:
             got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise InputError(
@@ -61,8 +75,10 @@ class Edit:
                 f"{self.name} at {site} returned a tensor on {new.device}; the site is on {value.device}"
             )
         new = new.to(value.dtype)
-        chosen = edit._selection(value, whole, frame)
-        return new if chosen is None else torch.where(chosen, new, value)
+        chosen = self._selection(value, site, frame)
+        if chosen is None:
+            return new.clone(memory_format=torch.contiguous_format) if self.copies else new
+        return torch.where(chosen, new, value)
 
     def _selection(self, value: Tensor, site: Site, frame: Frame) -> Tensor | None:
         """Where the change holds, broadcastable to ``value``; None for everywhere."""
@@ -100,7 +116,7 @@ def edit(
     """Any change: ``change`` is given the site's whole tensor and returns one of the same shape."""
     return Edit(
         sites=_sites(sites),
-        change=lambda value, site, frame: change(value),
+        change=lambda value, site, frame: change(value.clone()),  # it may well work in place
         name=name,
         head=head,
         position=position,
@@ -121,12 +137,13 @@ def replace(
     """Put ``value`` (broadcast to the site's shape) there."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return _fitted(value, old, site, "replace")
+        return _fitted(value, old, site, "replace", frame)
 
     return Edit(
         sites=_sites(sites),
         change=change,
         name="replace",
+        copies=True,
         head=head,
         position=position,
         neuron=neuron,
@@ -147,7 +164,7 @@ def add(
     """Add ``scale * vector`` (broadcast to the site's shape): steering."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return old + scale * _fitted(vector, old, site, "add")
+        return old + scale * _fitted(vector, old, site, "add", frame)
 
     return Edit(
         sites=_sites(sites), change=change, name="add", head=head, position=position, neuron=neuron, row=row
@@ -166,7 +183,7 @@ def scale(
     """Multiply with ``factor`` (a number, or a tensor broadcast to the site's shape)."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return old * _fitted(factor, old, site, "scale")
+        return old * _fitted(factor, old, site, "scale", frame)
 
     return Edit(
         sites=_sites(sites), change=change, name="scale", head=head, position=position, neuron=neuron, row=row
@@ -193,7 +210,14 @@ def patch(
         return _window(_of(source, site, "patch"), old, site, frame)
 
     return Edit(
-        sites=_sites(sites), change=change, name="patch", head=head, position=position, neuron=neuron, row=row
+        sites=_sites(sites),
+        change=change,
+        name="patch",
+        copies=True,
+        head=head,
+        position=position,
+        neuron=neuron,
+        row=row,
     )
 
 
@@ -244,12 +268,15 @@ def ablate(
         if site not in means:
             means[site] = _mean(reference, site, over)
         mean = means[site].to(device=old.device, dtype=old.dtype)
-        return _window(mean, old, site, frame) if over == "position" else mean.expand_as(old)
+        if over == "position":
+            return _window(mean, old, site, frame)
+        return _fitted(mean, old, site, "ablate[mean]", frame)
 
     return Edit(
         sites=_sites(sites),
         change=change,
         name=f"ablate[{how}]",
+        copies=True,
         head=head,
         position=position,
         neuron=neuron,
@@ -294,10 +321,23 @@ def project(
     return Edit(sites=_sites(sites), change=change, name="project", head=head, position=position, row=row)
 
 
-def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str) -> Tensor:
+def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str, frame: Frame) -> Tensor:
+    """``value`` broadcast to the site; one with a row for each of the whole batch is cut to this pass's rows."""
     tensor = torch.as_tensor(value).to(device=old.device, dtype=old.dtype)
+    if tensor.ndim == old.ndim and tensor.shape[0] not in (1, old.shape[0]) and tensor.shape[0] == frame.rows:
+        tensor = tensor[frame.row : frame.row + old.shape[0]]
+    elif tensor.ndim == old.ndim and tensor.shape[0] not in (
+        1,
+        frame.rows,
+        *([] if frame.rows else [old.shape[0]]),
+    ):
+        raise InputError(f"{name} at {site} was given {tensor.shape[0]} rows; this run has {frame.rows}")
+    return _broadcast(tensor, old, site, name)
+
+
+def _broadcast(tensor: Tensor, old: Tensor, site: Site, name: str) -> Tensor:
     try:
-        return tensor.expand_as(old)
+        return tensor.to(device=old.device, dtype=old.dtype).expand_as(old)
     except RuntimeError:
         raise InputError(
             f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}"
@@ -307,6 +347,10 @@ def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str) -> Tensor
 def _of(source: Values, site: Site, name: str) -> Tensor:
     if isinstance(source, Tensor):
         return source
+    if site not in source and site.head is not None and site.whole in source:
+        axis = site.head_axis
+        assert axis is not None  # a Site with a head has an axis of heads
+        return source[site.whole].select(axis, site.head)
     if site not in source:
         held = ", ".join(str(s) for s in list(source)[:4])
         raise SiteError(f"{name} at {site}: its source holds no such site; it holds {held}")
@@ -327,7 +371,7 @@ def _columns_of(source: Tensor, old: Tensor, site: Site, frame: Frame, name: str
     """``source`` at this pass's columns; where a continued sequence is longer than it, ``old`` stays."""
     whole = frame.offset == 0 and source.shape[1:] == old.shape[1:]
     if whole or frame.pos is None or old.ndim < 3 or source.ndim != old.ndim:
-        return _fitted(source, old, site, name)
+        return _broadcast(source, old, site, name)
     scores = site.axes is not None and "query" in site.axes
     continued = frame.pos + frame.offset > (frame.prompt or frame.pos + frame.offset)
     if not continued:
@@ -365,6 +409,10 @@ def _resampled(reference: Values | None, old: Tensor, site: Site, frame: Frame, 
     generator = torch.Generator().manual_seed(seed)
     n, rows = source.shape[0], old.shape[0]
     if reference is None:
+        if frame.rows is not None and frame.rows != frame.batch:
+            raise InputError(
+                f"resampling at {site} within the batch needs all rows in one pass: no batch_size, or give reference="
+            )
         if n < 2:
             raise InputError(f"resampling at {site} within a batch of one row: give reference= or more rows")
         chosen = (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n  # never itself

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.errors import InputError, SiteError
 from interp.sites import Site
 
-__all__ = ["Frame", "Where", "along", "columns_of", "rows_of"]
+__all__ = ["Frame", "Where", "along", "column_axis", "columns_of", "indices_of", "rows_of"]
 
 Where = int | Sequence[int] | Tensor | None
 """Indices along one axis; None for all of it."""
@@ -41,8 +41,14 @@ class Frame:
     """How many columns the prompt had, where a sequence is being continued."""
 
 
-def _indices(where: Where) -> Tensor:
-    indices = torch.as_tensor(where).flatten()
+def indices_of(where: Where) -> Tensor:
+    """Indices as a flat integer tensor; InputError for anything that does not count."""
+    given = torch.as_tensor(where)
+    if given.ndim > 1:
+        raise InputError(
+            f"heads, positions, neurons and rows are one list of whole numbers; got {list(given.shape)}"
+        )
+    indices = given.flatten()
     if indices.is_floating_point() or indices.dtype == torch.bool:
         raise InputError(f"heads, positions, neurons and rows are whole numbers; got {where!r}")
     return indices.long()
@@ -58,7 +64,7 @@ def _spread(mask: Tensor, value: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def along(value: Tensor, axis: int, where: Where, what: str, site: Site) -> Tensor:
     """Where the chosen indices lie along one axis of ``value``; ``what`` they count, for the message."""
-    size, indices = value.shape[axis], _indices(where)
+    size, indices = value.shape[axis], indices_of(where)
     if indices.numel() and (int(indices.max()) >= size or int(indices.min()) < -size):
         raise InputError(f"{what} {indices.tolist()} at {site}: it has {size}, 0-{size - 1}")
     mask = torch.zeros(size, dtype=torch.bool, device=value.device)
@@ -68,8 +74,17 @@ def along(value: Tensor, axis: int, where: Where, what: str, site: Site) -> Tens
 
 def rows_of(value: Tensor, where: Where, frame: Frame) -> Tensor:
     """Where the chosen rows of the whole batch lie in this pass's ``value``."""
+    total = value.shape[0] if frame.rows is None else frame.rows
+    indices = indices_of(where).to(value.device)
+    if indices.numel() and (int(indices.max()) >= total or int(indices.min()) < -total):
+        raise InputError(f"rows {indices.tolist()}: the batch has {total}, 0-{total - 1}")
     here = torch.arange(frame.row, frame.row + value.shape[0], device=value.device)
-    return _spread(torch.isin(here, _indices(where).to(value.device)), value, (0,))
+    return _spread(torch.isin(here, indices % total), value, (0,))
+
+
+def column_axis(site: Site) -> int:
+    """Which axis of a site's tensor counts positions: queries at scores and patterns."""
+    return site.axes.index("query") if site.axes is not None and "query" in site.axes else 1
 
 
 def columns_of(value: Tensor, where: Where | str, site: Site, frame: Frame) -> Tensor:
@@ -82,8 +97,8 @@ def columns_of(value: Tensor, where: Where | str, site: Site, frame: Frame) -> T
     InputError
         The prompt has no such column.
     """
-    axis = 2 if site.axes is not None and "query" in site.axes else 1
-    if value.ndim <= axis or frame.pos is None:
+    axis = column_axis(site)
+    if value.ndim <= axis or frame.pos is None or value.shape[axis] != frame.pos:
         raise SiteError(f"a position was named, but {site} holds {list(value.shape)} without positions")
     here = torch.arange(frame.offset, frame.offset + value.shape[axis], device=value.device)
     if isinstance(where, str):
@@ -92,7 +107,7 @@ def columns_of(value: Tensor, where: Where | str, site: Site, frame: Frame) -> T
         if frame.last is None:
             return _spread(here == frame.pos - 1, value, (axis,))
         return _spread(here == frame.last.to(value.device)[:, None], value, (0, axis))
-    indices, n_prompt = _indices(where).to(value.device), frame.prompt or frame.pos
+    indices, n_prompt = indices_of(where).to(value.device), frame.prompt or frame.pos
     if indices.numel():
         low, high = int(indices.min()), int(indices.max())
         if low < -n_prompt or (high >= n_prompt and frame.prompt is None):

@@ -88,8 +88,12 @@ class Tokens:
         """The given rows (a slice, a list of indices, or an index tensor)."""
         return Tokens(ids=self.ids[rows], mask=self.mask[rows], show=self.show)
 
-    def __getitem__(self, rows: slice) -> Tokens:
-        return self.select(slice(rows, rows + 1) if isinstance(rows, int) else rows)
+    def __getitem__(self, rows: int | slice) -> Tokens:
+        if not isinstance(rows, int):
+            return self.select(rows)
+        if not -len(self) <= rows < len(self):
+            raise IndexError(f"row {rows} of {len(self)}")
+        return self.select(slice(rows % len(self), rows % len(self) + 1))
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -16,7 +16,7 @@ BACKENDS = ("transformers", "transformer_lens", "nnsight")
 _IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
 
 
-def config_of(family: str):
+def config_of(family: str):  # noqa: C901 - a table, written as ifs
     """A tiny configuration of the family."""
     import transformers as tf
 
@@ -33,15 +33,20 @@ def config_of(family: str):
     if family == "bert":
         return tf.BertConfig(**shape, **sized)
     if family == "gemma2":
-        return tf.Gemma2Config(
-            **shape, **sized, num_key_value_heads=2, head_dim=8, attn_logit_softcapping=None
-        )
+        return tf.Gemma2Config(**shape, **sized, num_key_value_heads=2, head_dim=8)
     if family == "gemma":
         return tf.GemmaConfig(**shape, **sized, num_key_value_heads=2, head_dim=8)
     if family == "qwen3":
         return tf.Qwen3Config(**shape, **sized, num_key_value_heads=2, head_dim=8)
     if family == "olmo2":
         return tf.Olmo2Config(**shape, **sized, num_key_value_heads=2)
+    if family == "granite":
+        scales = {"residual_multiplier": 0.2, "embedding_multiplier": 3.0, "logits_scaling": 2.0}
+        return tf.GraniteConfig(**shape, **sized, **scales)
+    if family == "olmo":
+        return tf.OlmoConfig(**shape, **sized)
+    if family == "roberta":
+        return tf.RobertaConfig(**shape, **{**sized, "pad_token_id": 1})
     if family == "opt":
         return tf.OPTConfig(
             hidden_size=32,
@@ -60,7 +65,7 @@ def random_model(family: str, *, seed: int = 0) -> nn.Module:
     import transformers as tf
 
     config = config_of(family)
-    classes = {"bert": tf.AutoModelForMaskedLM}
+    classes = {"bert": tf.AutoModelForMaskedLM, "roberta": tf.AutoModelForMaskedLM}
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         module = classes.get(family, tf.AutoModelForCausalLM).from_config(config)

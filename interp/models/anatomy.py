@@ -8,7 +8,7 @@ plain ``nn.Module`` joins by returning an :class:`Anatomy` from a method ``anato
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -142,8 +142,6 @@ class Anatomy:
     family: str = "custom"
     chained: bool = False
     """Whether each block is handed the very tensor that the one before returned."""
-    embed_scale: float = field(default=1.0)
-    """What the embedding's output is multiplied with before it enters the stream (Gemma)."""
 
     @property
     def is_sum(self) -> bool:

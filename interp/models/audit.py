@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.edits import edit, replace
 from interp.errors import CheckError, InterpError
+from interp.models.anatomy import norm_weight, parameter
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -99,6 +100,55 @@ def _perturbed(value: Tensor) -> Tensor:
     seen = value.clamp(-10, 10)
     changed = 0.5 * value + 0.25 * seen.flip(-1) + 0.1 * seen.abs().mean()
     return torch.where(value > torch.finfo(value.dtype).min / 2, changed, value)
+
+
+def misdescribed(model: Model) -> str | None:
+    """What a model does that its anatomy does not say, None if it fits: an architecture may look like a known one.
+
+    The residual stream must be the sum of what is written to it, the stream between attention and MLP the
+    same whether it is looked at or worked on, and norms what their kind says. Cost: two short passes.
+    """
+    if model.anatomy is None or model.d_vocab is None:
+        return None
+    kinds = {"resid_pre", "attn_out", "mixer_out", "mlp_out", "resid_mid", "resid_post"}
+    norms = {"ln1", "ln1_normalized", "ln_final", "ln_final_normalized"}
+    sites = [
+        s for s in model.sites if s.kind in kinds | norms and s.layer in (0, None) and s not in model.inert
+    ]
+    tokens = model.probe()
+    acts = model.capture(tokens, sites)
+    worked = model.capture(tokens, sites, edits=[edit("hook_embed", lambda t: t)])
+
+    def at(kind: str, layer: int | None = 0) -> Tensor | None:
+        site = Site(kind=kind, layer=layer)
+        return acts[site].double() if site in acts else None
+
+    def close(a: Tensor, b: Tensor) -> bool:
+        return bool(
+            (a - b).abs().max() <= 0.02 * b.abs().max()
+        )  # a wrong formula is off by far more than rounding
+
+    mid, writes = Site(kind="resid_mid", layer=0), [at(kind) for kind in ("attn_out", "mixer_out", "mlp_out")]
+    before, after = at("resid_pre"), at("resid_post")
+    if model.anatomy.is_sum and before is not None and after is not None:
+        if not close(before + sum(w for w in writes if w is not None), after):
+            return "its residual stream is not the sum of what its layers write"
+        if mid in acts and not close(worked[mid].double(), acts[mid].double()):
+            return "what stands between attention and MLP is not the stream"
+    for name, layer, norm in (
+        ("ln1", 0, model.anatomy.blocks[0].ln1),
+        ("ln_final", None, model.anatomy.ln_final),
+    ):
+        plain, out = at(f"{name}_normalized", layer), at(name, layer)
+        if norm is not None and plain is not None and out is not None:
+            module = model.submodule(norm.path)
+            weight, bias = norm_weight(module, norm), parameter(module, "bias")
+            formula = plain * (1 if weight is None else weight.double()) + (
+                0 if bias is None else bias.double()
+            )
+            if not close(formula, out):
+                return f"its norm {norm.path!r} computes something else"
+    return None
 
 
 def prove(model: Model, *, tokens: Any = None) -> None:

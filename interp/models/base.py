@@ -75,6 +75,7 @@ class Model(ABC):
         self._widths: dict[Site, int] = {}
         self._parameter = next(module.parameters(), torch.empty(0))
         self._fingerprint: str | None = None
+        self._fingerprinted = -1
 
     # -- what an adapter provides -----------------------------------------------------------------
 
@@ -141,7 +142,9 @@ class Model(ABC):
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes, types and bytes of all weights (computed once)."""
-        if self._fingerprint is None:
+        state = sum(tensor._version for tensor in self.module.state_dict().values())
+        if self._fingerprint is None or state != self._fingerprinted:  # the weights may have been written to
+            self._fingerprinted = state
             digest = hashlib.sha256()
             for name, tensor in sorted(self._weights().items()):
                 digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -332,10 +335,14 @@ class Model(ABC):
     # -- parts ------------------------------------------------------------------------------------
 
     def sequence(self, visits: Sequence[Visit]) -> list[Visit]:
-        """Visits in forward order, edits before captures where both meet."""
-        return (
-            sorted(visits, key=lambda visit: self.sites.rank(visit[0])) if len(visits) > 1 else list(visits)
-        )
+        """Visits in forward order; at one place the given order holds, captures behind the edits."""
+        if len(visits) < 2:
+            return list(visits)
+        return sorted(visits, key=lambda visit: (self.rank(visit[0]), getattr(visit[1], "reads_only", False)))
+
+    def rank(self, site: Site) -> int:
+        """Where the pass reaches ``site``."""
+        return self.sites.rank(site)
 
     def submodule(self, path: str) -> nn.Module:
         """A module by path; unknown ones are a ModelError with the nearest."""

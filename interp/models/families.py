@@ -262,5 +262,4 @@ def _llama(paths: dict[str, nn.Module], config: Any) -> Anatomy | None:
         unembed="lm_head" if "lm_head" in paths else None,
         family="llama",
         chained=True,
-        embed_scale=float(d) ** 0.5 if gemma else 1.0,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from interp.frames import Frame
 from interp.models.families import anatomy_of
 from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs
-from interp.models.running import ATTENTION, Plan, Visitor
+from interp.models.running import ATTENTION, Plan, Stages, Visitor
 from interp.models.taps import Tap
 from interp.sites import Site
 
@@ -37,6 +38,10 @@ __all__ = [
     "our_attention",
 ]
 
+_SWITCH = threading.Lock()
+_USERS: dict[int, int] = {}
+"""How many passes under way want a configuration to name our attention function."""
+
 _OURS = "interp"
 """Prefix of the attention functions we register: ``interp_sdpa`` runs sdpa unless a score is edited."""
 
@@ -46,15 +51,18 @@ class TransformersModel(HookedModel):
 
     backend = "transformers"
 
-    def __init__(self, module: nn.Module, *, name: str | None = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self, module: nn.Module, *, name: str | None = None, tokenizer: Any = None, known: bool = True
+    ) -> None:
+        """``known=False``: module paths only, whatever the architecture looks like."""
         config: Any = module.config
-        super().__init__(
-            module, name=name or _name(config), anatomy=anatomy_of(module, config), tokenizer=tokenizer
-        )
+        anatomy = anatomy_of(module, config) if known else None
+        super().__init__(module, name=name or _name(config), anatomy=anatomy, tokenizer=tokenizer)
         self.can_cache = bool(self.anatomy and self.anatomy.causal)
         self._takes = frozenset(inspect.signature(module.forward).parameters)
         self._embed: Any = module.get_input_embeddings()  # type: ignore[operator]
-        self._n_ctx = context_length(config)
+        self._first_position = first_position(self)
+        self._n_ctx = context_length(config, self._first_position)
         self.inert.update(check_attention(module, self.taps))
 
     @property
@@ -116,7 +124,7 @@ class TransformersModel(HookedModel):
                 raise ModelError(f"{self.name} takes no attention mask: give sequences of one length")
             options["attention_mask"] = mask.long()
             if "position_ids" in self._takes and (inputs.left_padded or cache is not None):
-                options["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs.ids.shape[1] :]
+                options["position_ids"] = positions_of(mask, self._first_position)[:, -inputs.ids.shape[1] :]
         out = self.module(input_ids=inputs.ids, **options)
         if cache is not None:
             cache.keep(out)
@@ -128,12 +136,25 @@ class TransformersModel(HookedModel):
         return logits
 
 
-def context_length(config: Any) -> int | None:
+def positions_of(mask: Tensor, first: int) -> Tensor:
+    """Position ids that count real tokens only."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0) + first
+
+
+def first_position(model: HookedModel) -> int:
+    """The position id of a sequence's first token: RoBERTa's stand behind its padding id."""
+    if model.anatomy is None or model.anatomy.pos_embed is None:
+        return 0
+    padding = getattr(model.submodule(model.anatomy.pos_embed), "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
+def context_length(config: Any, first: int = 0) -> int | None:
     """The longest sequence a configuration allows, None where it sets no limit."""
     for name in ("max_position_embeddings", "n_positions", "n_ctx"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return value - first
     return None
 
 
@@ -168,25 +189,36 @@ def _attention(
     original = _original(module)
     if stages is None:
         return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
-    query = stages.show("rot_q", query.transpose(1, 2)).transpose(1, 2)
-    key = stages.show("rot_k", key.transpose(1, 2)).transpose(1, 2)
+    turned = query.transpose(1, 2)
+    shown = stages.show("rot_q", turned)
+    query = query if shown is turned else shown.transpose(1, 2)
+    key = _show_last(stages, key, query.shape[2])
     if "attn_scores" not in stages and "pattern" not in stages:
         return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
-    if kwargs.get("softcap") or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
-        raise ModelError(
-            f"{type(module).__name__} caps or biases its scores: patterns cannot be shown exactly"
-        )
+    if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise ModelError(f"{type(module).__name__} biases its scores: patterns cannot be shown exactly")
     groups = query.shape[1] // key.shape[1]
     wide_key = key.repeat_interleave(groups, dim=1) if groups > 1 else key
     wide_value = value.repeat_interleave(groups, dim=1) if groups > 1 else value
     scores = query @ wide_key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if kwargs.get("softcap"):  # Gemma 2
+        scores = torch.tanh(scores / kwargs["softcap"]) * kwargs["softcap"]
     scores = _masked(scores, attention_mask, module, kwargs)
     shown = stages.show("attn_scores", scores)
+    if shown is not scores:  # a row of padding, all masked, must stay finite
+        shown = shown.clamp(min=torch.finfo(shown.dtype).min)
     pattern = shown.softmax(-1, dtype=torch.promote_types(shown.dtype, torch.float32)).to(query.dtype)
     final = stages.show("pattern", pattern)
     if final is pattern and shown is scores and not torch.is_grad_enabled():
         return original(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     return (final @ wide_value).transpose(1, 2).contiguous(), final
+
+
+def _show_last(stages: Stages, key: Tensor, n: int) -> Tensor:
+    """Show the keys of the last ``n`` positions: those of this pass, where a cache holds earlier ones."""
+    before, now = key[:, :, :-n], key[:, :, -n:].transpose(1, 2)
+    shown = stages.show("rot_k", now)
+    return key if shown is now else torch.cat([before, shown.transpose(1, 2)], dim=2)
 
 
 def _masked(scores: Tensor, mask: Tensor | None, module: nn.Module, kwargs: dict[str, Any]) -> Tensor:
@@ -229,8 +261,12 @@ def our_attention(module: nn.Module) -> Iterator[None]:
         for m in module.modules()
         if hasattr(getattr(m, "config", None), "_attn_implementation")
     }
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    for name in {str(n) for n in before.values()}:
+    with _SWITCH:  # passes of other threads may have it switched already: the last one gives it back
+        before = {}
+        for key, config in configs.items():
+            before[key] = str(config._attn_implementation).removeprefix(f"{_OURS}_")
+            _USERS[key] = _USERS.get(key, 0) + 1
+    for name in set(before.values()):
         AttentionInterface.register(f"{_OURS}_{name}", _attention)
         mask = ALL_MASK_ATTENTION_FUNCTIONS.get(name)
         if mask is None:
@@ -239,12 +275,16 @@ def our_attention(module: nn.Module) -> Iterator[None]:
             )
         AttentionMaskInterface.register(f"{_OURS}_{name}", mask)
     try:
-        for config in configs.values():
-            config._attn_implementation = f"{_OURS}_{config._attn_implementation}"
+        for key, config in configs.items():
+            config._attn_implementation = f"{_OURS}_{before[key]}"
         yield
     finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
+        with _SWITCH:
+            for key, config in configs.items():
+                users = _USERS[key] = _USERS[key] - 1
+                if not users:
+                    del _USERS[key]
+                    config._attn_implementation = before[key]
 
 
 def is_transformers_module(module: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.frames import Frame
@@ -22,7 +22,7 @@ from interp.models.running import (
     plan_of,
     run_planned,
 )
-from interp.models.taps import Tap, taps_of
+from interp.models.taps import WHOLE, Tap, taps_of
 from interp.sites import Site, SiteTable
 
 __all__ = ["HookedModel"]
@@ -48,7 +48,8 @@ class HookedModel(Model):
         if anatomy is None and callable(getattr(module, "anatomy", None)):
             anatomy = module.anatomy()  # type: ignore[operator]
         self.taps: dict[Site, Tap] = taps_of(anatomy) if anatomy else {}
-        self._ran_once: set[Site] = set()
+        self._ran_once: set[tuple[Site, tuple]] = set()
+        self._canonical = {(t.path, t.side): s for s, t in self.taps.items() if t.view is WHOLE}
         self._plans: dict[tuple[tuple[Site, ...], bool], Plan] = {}
         self._modules = dict(module.named_modules(remove_duplicate=False))
         paths = list(_path_sites(module))
@@ -78,6 +79,13 @@ class HookedModel(Model):
         path, call = _split_call(site.path)
         return Tap(path, "in" if site.kind == "module_in" else "out", call=call)
 
+    def rank(self, site: Site) -> int:
+        """Where the pass reaches a site; a module path ranks like the canonical site at the same place."""
+        if site.path is not None and self.taps:
+            tap = self.tap(site)
+            site = self._canonical.get((tap.path, tap.side), site)
+        return self.sites.rank(site)
+
     def run(
         self,
         inputs: Inputs,
@@ -88,7 +96,8 @@ class HookedModel(Model):
         cache: Any = None,
     ) -> Any:
         visits = self.sequence(visits)
-        learning = () if not wanted else {s for s in wanted if s.path is not None and s not in self._ran_once}
+        shape = (frame.batch, frame.pos, *(a.shape for a in inputs.args if isinstance(a, Tensor)))
+        learning = {(s, shape) for s in wanted or () if s.path is not None} - self._ran_once
         if learning:  # only a whole pass can tell whether a module runs more than once
             wanted = None
         looking = all(getattr(visitor, "reads_only", False) for _, visitor in visits)

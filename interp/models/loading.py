@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from interp.errors import ModelError, nearest
+from interp.errors import InterpError, ModelError, nearest
 from interp.models.base import Model
 
 __all__ = ["Backend", "load"]
@@ -140,10 +141,25 @@ def _of_module(
     if backend == "torch":
         return hooked.HookedModel(what, name=name, tokenizer=tokenizer)
     if hf.is_transformers_module(what):
-        return hf.TransformersModel(what, name=name, tokenizer=tokenizer)
+        return _transformers(what, name, tokenizer)
     if backend == "transformers":
         raise ModelError(f"{type(what).__name__} is no transformers model; load it with backend='torch'")
     return hooked.HookedModel(what, name=name, tokenizer=tokenizer)
+
+
+def _transformers(what: Any, name: str | None, tokenizer: Any) -> Model:
+    """With the whole vocabulary, unless the model only looks like a family we know."""
+    from interp.models import audit, hf
+
+    model = hf.TransformersModel(what, name=name, tokenizer=tokenizer)
+    try:
+        reason = audit.misdescribed(model)
+    except InterpError as error:
+        reason = str(error)
+    if reason is None:
+        return model
+    logging.getLogger("interp").warning("%s: %s; it is reached by module paths only", model.name, reason)
+    return hf.TransformersModel(what, name=name, tokenizer=tokenizer, known=False)
 
 
 def _is_nnsight(what: Any) -> bool:

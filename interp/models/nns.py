@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from interp.errors import ModelError, SiteError
 from interp.frames import Frame
 from interp.models.families import anatomy_of
-from interp.models.hf import check_attention, context_length, our_attention
+from interp.models.hf import check_attention, context_length, first_position, our_attention, positions_of
 from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs
 from interp.models.running import (
@@ -85,7 +85,7 @@ class NNsightModel(HookedModel):
 
     @property
     def n_ctx(self) -> int | None:
-        return super().n_ctx if self._config is None else context_length(self._config)
+        return super().n_ctx if self._config is None else context_length(self._config, first_position(self))
 
     def _run_plan(
         self,
@@ -106,13 +106,13 @@ class NNsightModel(HookedModel):
         if inputs.padding is not None:
             options["attention_mask"] = inputs.padding.long()
             if inputs.left_padded:
-                options["position_ids"] = (inputs.padding.long().cumsum(-1) - 1).clamp(min=0)
+                options["position_ids"] = positions_of(inputs.padding, first_position(self))
         if self.remote:
             return self._run_remotely(
                 plan, visitors, inputs, frame, wanted is None, {**options, "remote": self.remote}
             )
         state, out = Pass(visitors, frame, None), None
-        whole = wanted is None or any(spot.site in wanted for place in plan.inside for spot in place.spots)
+        whole = wanted is None or bool(plan.inside)  # where attention functions are visited, run to the end
         with ExitStack() as stack:
             if plan.inside:
                 stack.enter_context(our_attention(self.module))
@@ -202,7 +202,7 @@ def _walk(traced: Any, plan: Plan, state: Pass, brought: Sequence[int] = ()) -> 
         new = tensor
         for spot in place.spots:
             if spot.index in brought:
-                values[spot.index] = spot.tap.view.read(new, moment)
+                values[spot.index] = moment.shown(spot.tap.view, new)
             new = state.visit(new, [spot], moment)
         if place.remember:
             state.bases[place.path] = new

@@ -6,6 +6,7 @@ after an exception. Nothing of the caller's module is wrapped, renamed or left c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,7 +46,7 @@ Visitor = Callable[[Tensor], Tensor | None]
 Visit = tuple[Site, Visitor]
 
 
-class Stop(Exception):
+class Stop(BaseException):  # no Exception: a model's own `except Exception` must not swallow it
     """Raised inside a hook once nothing further down the pass was asked for."""
 
 
@@ -140,12 +141,17 @@ class Pass:
         self.calls: dict[str, int] = {}
         self.owner = get_ident()
 
+    def on_top(self) -> bool:
+        """Whether this is the innermost pass of its thread: an edit may run the model itself."""
+        stack = _PASSES.get(get_ident())
+        return stack is not None and stack[-1] is self
+
     def visit(self, tensor: Tensor, spots: Sequence[Spot], moment: Moment | None) -> Tensor:
         """Show ``tensor`` to each visitor in turn; what stands there afterwards."""
         for spot in spots:
             view = spot.tap.view
             whole = moment is None or view is WHOLE
-            value = tensor if whole else view.read(tensor, moment)  # type: ignore[arg-type]
+            value = tensor if whole else moment.shown(view, tensor)  # type: ignore[union-attr]
             if spot.n_axes is not None:
                 shape = value.shape
                 lead = self.lead if spot.by_pos else self.lead[:1]
@@ -153,7 +159,7 @@ class Pass:
                     raise wrong_axes(spot.site, value, self.frame)
             new = self.visitors[spot.index](value)
             if new is not None:
-                tensor = new if whole else view.write(tensor, value, new, moment)  # type: ignore[arg-type]
+                tensor = new if whole else moment.written(view, tensor, value, new)  # type: ignore[union-attr]
             self.made.add(spot.site)
             if self.left is not None:
                 self.left.discard(spot.site)
@@ -177,6 +183,10 @@ def wrong_axes(site: Site, value: Tensor, frame: Frame) -> SiteError:
         f"{site} holds {list(value.shape)} {value.dtype}; its axes are {list(KINDS[site.kind][1])} "
         f"with batch {frame.batch} and pos {frame.pos}"
     )
+
+
+_PASSES: dict[int, list[Pass]] = {}
+"""The passes under way, by thread, innermost last."""
 
 
 class Stages:
@@ -211,7 +221,7 @@ ATTENTION: ContextVar[Mapping[nn.Module, Stages] | None] = ContextVar("attention
 @contextmanager
 def inside_attention(plan: Plan, state: Pass) -> Iterator[None]:
     """Let the attention functions of the pass under way find their visits."""
-    if not plan.inside:
+    if not plan.inside and not ATTENTION.get():
         yield
         return
     stages: dict[nn.Module, Stages] = {}
@@ -242,7 +252,7 @@ def with_first_tensor(value: Any, new: Tensor) -> Any:
         items = [*value[:place], new, *value[place + 1 :]]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     key = next(k for k, item in value.items() if isinstance(item, Tensor))
-    changed = type(value)(**value)
+    changed = copy.copy(value)
     changed[key] = new
     return changed
 
@@ -260,7 +270,7 @@ def _entering(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor | None]:
 
 def _out_hook(place: Place, state: Pass) -> Callable:
     def hook(module: nn.Module, args: tuple, out: Any) -> Any:
-        if get_ident() != state.owner:
+        if not state.on_top():
             return None
         tensor = out if isinstance(out, Tensor) else first_tensor(out)
         if tensor is None:
@@ -281,7 +291,7 @@ def _out_hook(place: Place, state: Pass) -> Callable:
 
 def _in_hook(place: Place, state: Pass) -> Callable:
     def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if get_ident() != state.owner:
+        if not state.on_top():
             return None
         where, tensor = _entering(args, kwargs)
         if tensor is None:
@@ -329,6 +339,8 @@ def run_planned(
     """
     state = Pass(visitors, frame, wanted)
     handles = []
+    stack = _PASSES.setdefault(state.owner, [])
+    stack.append(state)
     try:
         for place in plan.places:
             assert place.module is not None  # a plan without modules is for another machine
@@ -343,6 +355,9 @@ def run_planned(
     except Stop:
         return None
     finally:
+        stack.remove(state)
+        if not stack:
+            _PASSES.pop(state.owner, None)
         for handle in handles:
             handle.remove()
     check_all_made(plan.sites, state.made)
@@ -361,10 +376,10 @@ def check_all_made(sites: Sequence[Site], made: Collection[Site]) -> None:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run in evaluation mode (no dropout), and give a module that was in training mode back as it was."""
-    if not module.training:
+    training = [m for m in module.modules() if m.training]
+    if not training:
         yield
         return
-    training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         yield

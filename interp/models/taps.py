@@ -9,7 +9,7 @@ make to it, so that an identity edit changes no bit. Read next: ``running.py`` v
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -40,6 +40,20 @@ class Moment:
     leaving: Tensor | None
     base: Tensor | None
     batch: int
+    now: dict[View, Tensor] = field(default_factory=dict)
+    """What derived sites hold after the edits made at them so far: they are not read off the module's tensor."""
+
+    def shown(self, view: View, tensor: Tensor) -> Tensor:
+        """The site's tensor as it stands, edits included."""
+        held = self.now.get(view) if view.reads_input else None
+        return view.read(tensor, self) if held is None else held
+
+    def written(self, view: View, tensor: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        """The module's tensor with the site's tensor changed from ``old`` to ``new``."""
+        tensor = view.write(tensor, old, new, self)
+        if view.reads_input:
+            self.now[view] = new
+        return tensor
 
 
 @runtime_checkable
@@ -158,18 +172,22 @@ class Scale:
 
     def read(self, tensor: Tensor, moment: Moment) -> Tensor:
         assert moment.entering is not None
-        x = moment.entering.to(torch.promote_types(moment.entering.dtype, torch.float32))
-        square = (
-            x.var(-1, keepdim=True, unbiased=False)
-            if self.norm.kind == "layer"
-            else x.pow(2).mean(-1, keepdim=True)
-        )
-        return (square + norm_eps(moment.module)).sqrt().to(moment.entering.dtype)
+        return _scale(self.norm, moment).to(moment.entering.dtype)
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
         bias = parameter(moment.module, "bias")
         scaled = tensor if bias is None else tensor - bias
         return tensor + scaled * (old / new - 1)
+
+
+def _scale(norm: Norm, moment: Moment) -> Tensor:
+    """A norm's divisor in at least single precision."""
+    assert moment.entering is not None
+    x = moment.entering.to(torch.promote_types(moment.entering.dtype, torch.float32))
+    square = (
+        x.var(-1, keepdim=True, unbiased=False) if norm.kind == "layer" else x.pow(2).mean(-1, keepdim=True)
+    )
+    return (square + norm_eps(moment.module)).sqrt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +200,12 @@ class Normalized:
     def read(self, tensor: Tensor, moment: Moment) -> Tensor:
         assert moment.entering is not None
         x = moment.entering
-        centred = x - x.mean(-1, keepdim=True) if self.norm.kind == "layer" else x
-        return centred / Scale(self.norm).read(tensor, moment)
+        wide = x.to(
+            torch.promote_types(x.dtype, torch.float32)
+        )  # a stream far from zero would lose its digits
+        centred = wide - wide.mean(-1, keepdim=True) if self.norm.kind == "layer" else wide
+        scale = moment.now.get(Scale(self.norm))
+        return (centred / (_scale(self.norm, moment) if scale is None else scale)).to(x.dtype)
 
     def write(self, tensor: Tensor, old: Tensor, new: Tensor, moment: Moment) -> Tensor:
         weight = norm_weight(moment.module, self.norm)

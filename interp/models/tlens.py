@@ -180,6 +180,11 @@ class BridgeModel(Model):
 
     def _find_inert(self) -> None:
         """Try an edit at each layer's scores and pattern; remember those that do nothing."""
+        for site in self.sites:
+            if site.kind == "resid_mid" and "bert" not in self.family:
+                self.inert[site] = (
+                    "the bridge's hook reaches the MLP's branch only, not the stream that goes on"
+                )
         tokens = self.probe()
         plain = self.logits(tokens)
         kinds = [site for site in self.sites if site.kind in ("attn_scores", "pattern")]

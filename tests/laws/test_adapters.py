@@ -10,7 +10,7 @@ from torch import Tensor
 
 import interp
 from interp.sites import Site
-from tests.models import BACKENDS, FAMILIES, ids, loaded, quiet, random_model, shared_model
+from tests.models import BACKENDS, CONTEXT, FAMILIES, ids, loaded, quiet, random_model, shared_model
 
 CELLS = [(family, backend) for family in FAMILIES for backend in BACKENDS]
 cells = pytest.mark.parametrize(("family", "backend"), CELLS)
@@ -295,6 +295,26 @@ def test_relatives_of_the_families_get_the_vocabulary_and_pass_the_audit(family:
         acts[Site(kind=kind, layer=layer)] for layer in range(3) for kind in ("attn_out", "mlp_out")
     )
     torch.testing.assert_close(total, acts[resid(2)], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["granite", "olmo"])
+def test_what_only_looks_like_a_family_is_reached_by_module_path(
+    family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with quiet():
+        model = interp.load(random_model(family))
+    assert model.anatomy is None
+    assert "it is reached by module paths only" in caplog.text
+    assert model.capture(ids(), "model.layers.1")["model.layers.1"].shape == (2, 7, 32)
+
+
+def test_positions_that_begin_behind_the_padding_id_are_kept() -> None:
+    with quiet():
+        model = interp.load(random_model("roberta"))
+    assert model.n_ctx == CONTEXT - 2
+    tokens = interp.Tokens.of([[5, 6, 7, 8, 9, 10], [11, 12, 13]], side="left", pad=1)
+    alone = model.logits(torch.tensor([[11, 12, 13]]))
+    torch.testing.assert_close(model.logits(tokens)[1, 3:], alone[0], atol=1e-5, rtol=1e-4)
 
 
 def test_an_architecture_we_do_not_know_is_reached_by_module_path() -> None:
