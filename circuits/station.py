@@ -69,14 +69,15 @@ class CircuitStation:
             study.model, pairs.clean, pairs.corrupted, pairs.metric, sites=parts, control=True, **options
         )
         ladder = _ladder(study, pairs, options)
+        costs = _costs(effects)
         return Section(
             name=self.name,
             title=self.title,
             summary=_summary(effects, pairs),
-            plates=_plates(effects, ladder),
-            tables=(_table(effects),),
+            plates=_plates(effects, ladder) if costs else (),
+            tables=(_table(effects),) if costs else (),
             numbers=_numbers(effects, ladder, pairs),
-            caveats=_caveats(pairs, effects),
+            caveats=_caveats(pairs, effects, causal=study.model.causal),
         )
 
 
@@ -114,28 +115,46 @@ def _kind(effects: PatchResult) -> str:
     return "heads" if effects.sites[0].head is not None else "parts"
 
 
+def _gap(effects: PatchResult) -> tuple[float, float]:
+    """The mean cost of the swap in nats, and the half width of its 95% interval over prompts."""
+    gap = effects.clean - effects.corrupted
+    return float(gap.mean()), float(1.96 * gap.std(ddof=1) / len(gap) ** 0.5)
+
+
+def _costs(effects: PatchResult) -> bool:
+    """Whether the swap costs anything that can be told from 0; else every share of it is noise over noise."""
+    mean, half = _gap(effects)
+    rounding = 1e-5 * max(1.0, float(np.abs(effects.clean).max()))  # of float32 logits, in nats
+    return effects.reason is None and effects.interval is not None and mean - half > 0 and mean > rounding
+
+
 def _summary(effects: PatchResult, pairs: Pairs) -> str:
-    value, gap = np.asarray(effects.value), effects.clean - effects.corrupted
-    cost = f"{gap.mean():.2g} ± {1.96 * gap.std(ddof=1) / len(gap) ** 0.5:.1g} nats"
+    value, (mean, half) = np.asarray(effects.value), _gap(effects)
+    cost = f"{mean:.2g} ± {half:.1g} nats"
     task = f"({effects.n} prompts of {pairs.clean.ids.shape[1]} tokens)"
-    if effects.reason is not None or effects.interval is None:
+    if not _costs(effects) or effects.interval is None:
         return (
-            f"Swapping the context changes the log-probability of the model's own favourite by {cost} {task}: "
-            "there is nothing to share out."
+            f"Swapping the context makes no measurable difference to the log-probability of the model's own "
+            f"favourite: it costs {cost} {task}, so there is nothing to share out."
         )
     top = int(value.argmax())
     low, high = effects.interval[top]
-    found = (
-        f"Swapping the context costs {cost} of the model's own favourite {task}; putting back "
-        f"{effects.components[top]} alone returns "
-        f"{value[top]:.0%} of it ({low:.0%} to {high:.0%}), the most of {len(value)} {_kind(effects)}."
-    )
+    found = f"Swapping the context costs {cost} of the model's own favourite {task}; "
+    if low <= 0:
+        found += (
+            f"none of {len(value)} {_kind(effects)}, put back alone, returns a share that can be told from 0."
+        )
+    else:
+        found += (
+            f"putting back {effects.components[top]} alone returns {value[top]:.0%} of it "
+            f"({low:.0%} to {high:.0%}), the most of {len(value)} {_kind(effects)}."
+        )
     if effects.control is None:
         return found
     clear = int((effects.interval[:, 0] > effects.control).sum())
     return (
         f"{found} {clear} of them lie above the same part from another prompt by their 95% interval, "
-        f"where chance gives about {0.025 * len(value):.0f}."
+        f"where chance gives about {0.025 * len(value):.1f}."
     )
 
 
@@ -147,20 +166,18 @@ def _plates(effects: PatchResult, ladder: PatchResult | None) -> tuple[Plate, ..
         figure = head_map(matrix, layers=layers, heads=heads)
     else:
         figure = effects.plot().update_layout(title=None)
-    plates = []
-    if effects.reason is None:
-        plates.append(
-            Plate(
-                title=f"Effect of patching single {_kind(effects)}",
-                figure=figure,
-                caption=(
-                    f"{effects.convention[:1].upper()}{effects.convention[1:]}. {effects.n} prompts. 0: this "
-                    "part alone brings nothing back; 1: it "
-                    "brings back all of the gap. "
-                    "Effects need not add up to 1."
-                ),
-            )
+    plates = [
+        Plate(
+            title=f"Effect of patching single {_kind(effects)}",
+            figure=figure,
+            caption=(
+                f"{effects.convention[:1].upper()}{effects.convention[1:]}. {effects.n} prompts. 0: this "
+                "part alone brings nothing back; 1: it "
+                "brings back all of the gap. "
+                "Effects need not add up to 1."
+            ),
         )
+    ]
     if ladder is not None and ladder.reason is None:
         plates.append(
             Plate(
@@ -205,6 +222,11 @@ def _number(value: Any) -> float | None:
 
 def _numbers(effects: PatchResult, ladder: PatchResult | None, pairs: Pairs) -> dict[str, object]:
     def told(result: PatchResult) -> dict[str, object]:
+        if not _costs(effects):
+            reason = (
+                result.reason or "the cost of the swap cannot be told from 0: there is no gap to share out"
+            )
+            return {"parts": list(result.components), "effect": None, "n": result.n, "reason": reason}
         ends = None if result.interval is None else [[_number(e) for e in pair] for pair in result.interval]
         control = None if result.control is None else [_number(c) for c in result.control]
         return {
@@ -234,7 +256,21 @@ def _numbers(effects: PatchResult, ladder: PatchResult | None, pairs: Pairs) -> 
     }
 
 
-def _caveats(pairs: Pairs, effects: PatchResult) -> tuple[str, ...]:
+_UNMASKED = (
+    "The model is bidirectional: its favourite at the last position is read where it sees the very token "
+    "that stands there (nothing is masked), so copying that token may be all that was asked."
+)
+
+
+def _selection(effects: PatchResult) -> str:
+    return (
+        f"The part named is the largest of {len(effects.components)} on the very prompts that measured it: "
+        "such a winner's share is overstated, and its interval does not allow for the choice. The intervals are "
+        f"percentile bootstrap over {effects.n} prompts, and with so few they tend to be too narrow."
+    )
+
+
+def _caveats(pairs: Pairs, effects: PatchResult, *, causal: bool) -> tuple[str, ...]:
     seam = (
         "The corrupted prompts are unnatural: a foreign context runs into the prompt's own last token."
         if pairs.per_position
@@ -249,5 +285,7 @@ def _caveats(pairs: Pairs, effects: PatchResult) -> tuple[str, ...]:
         "other parts.",
         "Single parts: redundancy hides parts that could each do the job, and parts that only work together "
         "show nothing.",
+        *([_selection(effects)] if _costs(effects) else []),
+        *([] if causal or not pairs.per_position else [_UNMASKED]),
         *([effects.reason] if effects.reason else []),
     )

@@ -155,7 +155,7 @@ class _Keeper:
                 return shown.clone(memory_format=torch.contiguous_format)
             if value.is_inference():
                 return shown.clone()  # such tensors do not count what is written over them
-            if shown.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
+            if shown is value or shown._is_view():
                 self.versions[site] = (value, value._version)
         return kept
 

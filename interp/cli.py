@@ -72,7 +72,7 @@ def _remembering_interrupts() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise the KeyboardInterrupt that something swallowed since the command began: imports and loading do."""
+    """Raise the KeyboardInterrupt that was swallowed since the command began: imports and loading do."""
     if _seen:
         raise KeyboardInterrupt
 

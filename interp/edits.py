@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError, SiteError
-from interp.frames import Frame, Where, along, columns_of, rows_of
+from interp.frames import Frame, Where, along, at_columns, columns_of, fitted, rows_of, window
 from interp.sites import Site
 
 __all__ = ["Edit", "ablate", "add", "edit", "patch", "project", "replace", "scale"]
@@ -137,7 +137,7 @@ def replace(
     """Put ``value`` (broadcast to the site's shape) there."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return _fitted(value, old, site, "replace", frame)
+        return fitted(value, old, site, "replace", frame)
 
     return Edit(
         sites=_sites(sites),
@@ -164,7 +164,7 @@ def add(
     """Add ``scale * vector`` (broadcast to the site's shape): steering."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return old + scale * _fitted(vector, old, site, "add", frame)
+        return old + scale * fitted(vector, old, site, "add", frame)
 
     return Edit(
         sites=_sites(sites), change=change, name="add", head=head, position=position, neuron=neuron, row=row
@@ -183,7 +183,7 @@ def scale(
     """Multiply with ``factor`` (a number, or a tensor broadcast to the site's shape)."""
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return old * _fitted(factor, old, site, "scale", frame)
+        return old * fitted(factor, old, site, "scale", frame)
 
     return Edit(
         sites=_sites(sites), change=change, name="scale", head=head, position=position, neuron=neuron, row=row
@@ -207,7 +207,7 @@ def patch(
     """
 
     def change(old: Tensor, site: Site, frame: Frame) -> Tensor:
-        return _window(_of(source, site, "patch"), old, site, frame)
+        return window(_of(source, site, "patch"), old, site, frame)
 
     return Edit(
         sites=_sites(sites),
@@ -269,8 +269,8 @@ def ablate(
             means[site] = _mean(reference, site, over)
         mean = means[site].to(device=old.device, dtype=old.dtype)
         if over == "position":
-            return _window(mean, old, site, frame)
-        return _fitted(mean, old, site, "ablate[mean]", frame)
+            return window(mean, old, site, frame)
+        return fitted(mean, old, site, "ablate[mean]", frame)
 
     return Edit(
         sites=_sites(sites),
@@ -321,29 +321,6 @@ def project(
     return Edit(sites=_sites(sites), change=change, name="project", head=head, position=position, row=row)
 
 
-def _fitted(value: Tensor | float, old: Tensor, site: Site, name: str, frame: Frame) -> Tensor:
-    """``value`` broadcast to the site; one with a row for each of the whole batch is cut to this pass's rows."""
-    tensor = torch.as_tensor(value).to(device=old.device, dtype=old.dtype)
-    if tensor.ndim == old.ndim and tensor.shape[0] not in (1, old.shape[0]) and tensor.shape[0] == frame.rows:
-        tensor = tensor[frame.row : frame.row + old.shape[0]]
-    elif tensor.ndim == old.ndim and tensor.shape[0] not in (
-        1,
-        frame.rows,
-        *([] if frame.rows else [old.shape[0]]),
-    ):
-        raise InputError(f"{name} at {site} was given {tensor.shape[0]} rows; this run has {frame.rows}")
-    return _broadcast(tensor, old, site, name)
-
-
-def _broadcast(tensor: Tensor, old: Tensor, site: Site, name: str) -> Tensor:
-    try:
-        return tensor.to(device=old.device, dtype=old.dtype).expand_as(old)
-    except RuntimeError:
-        raise InputError(
-            f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}"
-        ) from None
-
-
 def _of(source: Values, site: Site, name: str) -> Tensor:
     if isinstance(source, Tensor):
         return source
@@ -355,39 +332,6 @@ def _of(source: Values, site: Site, name: str) -> Tensor:
         held = ", ".join(str(s) for s in list(source)[:4])
         raise SiteError(f"{name} at {site}: its source holds no such site; it holds {held}")
     return source[site]
-
-
-def _window(source: Tensor, old: Tensor, site: Site, frame: Frame) -> Tensor:
-    """The part of another run's tensor that belongs to this pass's rows and columns."""
-    total = old.shape[0] if frame.rows is None else frame.rows
-    if source.ndim == old.ndim and source.shape[0] != 1:
-        if source.shape[0] != total:
-            raise InputError(f"patch at {site}: its source has {source.shape[0]} rows, this run {total}")
-        source = source[frame.row : frame.row + old.shape[0]]
-    return _columns_of(source, old, site, frame, "patch")
-
-
-def _columns_of(source: Tensor, old: Tensor, site: Site, frame: Frame, name: str) -> Tensor:
-    """``source`` at this pass's columns; where a continued sequence is longer than it, ``old`` stays."""
-    whole = frame.offset == 0 and source.shape[1:] == old.shape[1:]
-    if whole or frame.pos is None or old.ndim < 3 or source.ndim != old.ndim:
-        return _broadcast(source, old, site, name)
-    scores = site.axes is not None and "query" in site.axes
-    continued = frame.pos + frame.offset > (frame.prompt or frame.pos + frame.offset)
-    if not continued:
-        axis = 2 if scores else 1
-        raise InputError(
-            f"{name} at {site}: its source has {source.shape[axis]} positions, this run {old.shape[axis]}"
-        )
-    new = old.clone()
-    source = source.to(device=old.device, dtype=old.dtype)
-    if scores:  # a pattern of the prompt says nothing about the tokens generated behind it
-        if frame.offset == 0:
-            new[:, :, : source.shape[2], : source.shape[3]] = source
-        return new
-    part = source[:, frame.offset : frame.offset + old.shape[1]]
-    new[:, : part.shape[1]] = part
-    return new
 
 
 def _mean(reference: Values, site: Site, over: str) -> Tensor:
@@ -419,4 +363,4 @@ def _resampled(reference: Values | None, old: Tensor, site: Site, frame: Frame, 
     else:
         # drawn for the whole batch, so that the draw does not depend on how it is split
         chosen = torch.randint(n, (frame.row + rows,), generator=generator)[frame.row :]
-    return _columns_of(source[chosen.to(source.device)], old, site, frame, "ablate[resample]")
+    return at_columns(source[chosen.to(source.device)], old, site, frame, "ablate[resample]")

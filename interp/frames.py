@@ -16,7 +16,18 @@ from torch import Tensor
 from interp.errors import InputError, SiteError
 from interp.sites import Site
 
-__all__ = ["Frame", "Where", "along", "column_axis", "columns_of", "indices_of", "rows_of"]
+__all__ = [
+    "Frame",
+    "Where",
+    "along",
+    "at_columns",
+    "fitted",
+    "window",
+    "column_axis",
+    "columns_of",
+    "indices_of",
+    "rows_of",
+]
 
 Where = int | Sequence[int] | Tensor | None
 """Indices along one axis; None for all of it."""
@@ -117,3 +128,60 @@ def columns_of(value: Tensor, where: Where | str, site: Site, frame: Frame) -> T
             )
     indices = torch.where(indices < 0, indices + n_prompt, indices)
     return _spread(torch.isin(here, indices), value, (axis,))
+
+
+def fitted(value: Tensor | float, old: Tensor, site: Site, name: str, frame: Frame) -> Tensor:
+    """``value`` broadcast to the site; one with a row for each of the whole batch is cut to this pass's rows."""
+    tensor = torch.as_tensor(value).to(device=old.device, dtype=old.dtype)
+    if tensor.ndim == old.ndim and tensor.shape[0] not in (1, old.shape[0]) and tensor.shape[0] == frame.rows:
+        tensor = tensor[frame.row : frame.row + old.shape[0]]
+    elif tensor.ndim == old.ndim and tensor.shape[0] not in (
+        1,
+        frame.rows,
+        *([] if frame.rows else [old.shape[0]]),
+    ):
+        raise InputError(f"{name} at {site} was given {tensor.shape[0]} rows; this run has {frame.rows}")
+    return broadcast(tensor, old, site, name)
+
+
+def broadcast(tensor: Tensor, old: Tensor, site: Site, name: str) -> Tensor:
+    """``tensor`` as the site's shape, or an error that says both."""
+    try:
+        return tensor.to(device=old.device, dtype=old.dtype).expand_as(old)
+    except RuntimeError:
+        raise InputError(
+            f"{name} at {site} was given {list(tensor.shape)}; the site holds {list(old.shape)}"
+        ) from None
+
+
+def window(source: Tensor, old: Tensor, site: Site, frame: Frame) -> Tensor:
+    """The part of another run's tensor that belongs to this pass's rows and columns."""
+    total = old.shape[0] if frame.rows is None else frame.rows
+    if source.ndim == old.ndim and source.shape[0] != 1:
+        if source.shape[0] != total:
+            raise InputError(f"patch at {site}: its source has {source.shape[0]} rows, this run {total}")
+        source = source[frame.row : frame.row + old.shape[0]]
+    return at_columns(source, old, site, frame, "patch")
+
+
+def at_columns(source: Tensor, old: Tensor, site: Site, frame: Frame, name: str) -> Tensor:
+    """``source`` at this pass's columns; where a continued sequence is longer than it, ``old`` stays."""
+    whole = frame.offset == 0 and source.shape[1:] == old.shape[1:]
+    if whole or frame.pos is None or old.ndim < 3 or source.ndim != old.ndim:
+        return broadcast(source, old, site, name)
+    scores = site.axes is not None and "query" in site.axes
+    continued = frame.pos + frame.offset > (frame.prompt or frame.pos + frame.offset)
+    if not continued:
+        axis = 2 if scores else 1
+        raise InputError(
+            f"{name} at {site}: its source has {source.shape[axis]} positions, this run {old.shape[axis]}"
+        )
+    new = old.clone()
+    source = source.to(device=old.device, dtype=old.dtype)
+    if scores:  # a pattern of the prompt says nothing about the tokens generated behind it
+        if frame.offset == 0:
+            new[:, :, : source.shape[2], : source.shape[3]] = source
+        return new
+    part = source[:, frame.offset : frame.offset + old.shape[1]]
+    new[:, : part.shape[1]] = part
+    return new

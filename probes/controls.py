@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.errors import InputError
 
-__all__ = ["control_labels", "group_interval", "split_by_group"]
+__all__ = ["control_labels", "group_interval", "split_by_group", "wilson_interval"]
 
 
 def control_labels(
@@ -67,6 +69,11 @@ def group_interval(
         [site, group] how many tested samples of the group were right.
     counts
         [group] how many were tested.
+
+    Notes
+    -----
+    Where all or none were right, every resample says the same; there the interval is Wilson's, with the groups as
+    trials (a text's tokens may stand or fall together), and the error is half its width in normal deviations.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)
@@ -74,4 +81,23 @@ def group_interval(
     total = weights @ counts
     drawn = (weights @ correct.T)[total > 0] / total[total > 0, None]
     tail = (1 - level) / 2
-    return drawn.std(0), np.quantile(drawn, [tail, 1 - tail], axis=0).T
+    stderr, ends = drawn.std(0), np.quantile(drawn, [tail, 1 - tail], axis=0).T
+    for i, right in enumerate(correct.sum(1)):
+        if right in (0, counts.sum()):
+            ends[i] = wilson_interval(n_groups if right else 0, n_groups, level=level)
+            stderr[i] = (ends[i, 1] - ends[i, 0]) / 2 / NormalDist().inv_cdf(1 - tail)
+    return stderr, ends
+
+
+def wilson_interval(right: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, ``right`` of ``n``: it keeps a width at 0 and at 1.
+
+    References
+    ----------
+    Wilson 1927, Probable inference, the law of succession, and statistical inference; Brown, Cai & DasGupta 2001, (4).
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

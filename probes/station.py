@@ -132,14 +132,19 @@ def _best(result: SweepResult) -> int:
 def _finding(name: str, result: SweepResult) -> str:
     value, majority, best = np.asarray(result.value), float(np.mean(result.chance or 0.0)), _best(result)
     low, high = result.interval[best] if result.interval is not None else (np.nan, np.nan)
-    control = "" if result.control is None else f", {result.control[best]:.0%} on the control task"
+    control, remark = "", ""
+    if result.control is not None:
+        control = f", {result.control[best]:.0%} on the control task"
+        if result.control[best] >= value[best]:
+            remark = " That is no better than the control: the probe may as well have remembered word types."
     nothing = max(majority, float(result.shuffled[best]), 1 / len(result.classes))
     verdict = "is read best" if low > nothing else "is not read above chance; the best is"
     return (
         f"{name.capitalize()} ({len(result.classes)} classes) {verdict} at {result.ticks[0][best]}: "
         f"{value[best]:.0%} of held-out texts' tokens "
-        f"right ({low:.0%}-{high:.0%}), against {majority:.0%} for the commonest class{control}; at the first "
-        f"site {value[0]:.0%}."
+        f"right ({low:.0%}-{high:.0%}; n = {result.n_test} tokens a split), "
+        f"against {majority:.0%} for the commonest class{control}; at the first "
+        f"site {value[0]:.0%}.{remark}"
     )
 
 
@@ -161,7 +166,7 @@ def _plate(name: str, result: SweepResult) -> Plate:
             f"{result.n} tokens of {result.n_groups} texts, {len(result.classes)} classes; "
             f"{result.accuracy.shape[1]} splits by text "
             f"({result.n_train} train, {result.n_test} test tokens). Band: 95% bootstrap interval over test "
-            f"texts.{control}"
+            f"texts (Wilson's over texts where all or none are right).{control}"
         ),
     )
 

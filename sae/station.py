@@ -145,12 +145,11 @@ def _folder(x: Tensor, config: TrainConfig) -> str:
 def _summary(site: Site, run: Run, found: Evaluation, n: int) -> str:
     pca, random = found.baselines.values()
     k = run.config.k
-    verdict = "fewer errors than" if float(found.value) < pca else "no fewer errors than"
     return (
         f"{run.config.d_sae} directions, {found.l0:.1f} of them a token, learnt from {n} tokens at {site}, "
         f"leave {float(found.value):.1%} ± "
-        f"{1.96 * float(found.stderr or 0):.1%} of the variance of unseen texts unexplained: {verdict} PCA "
-        f"with {k} components ({pca:.1%}); "
+        f"{1.96 * float(found.stderr or 0):.1%} of the variance of unseen texts unexplained, against {pca:.1%} "
+        f"for PCA with {k} components; "
         f"as many random directions leave {random:.1%}. {found.dead:.0%} of the latents never fire there."
     )
 
@@ -224,7 +223,11 @@ def _shown(study: Study, rows: Rows, i: int) -> str:
         return " ".join(show(token) for token in ids)
     first = 0 if len(ids) <= 4 else max(0, pos - 1)
     last = len(ids) if len(ids) <= 4 else pos + 1
-    return "".join(f"[{show(ids[j])}]" if j == pos else show(ids[j]) for j in range(first, last))
+    words = [show(ids[j]) for j in range(first, last)]
+    # strings that carry their own spaces are set as they are; symbols that carry none would run together
+    spaced = any(not {" ", "\n", "\u2581"}.isdisjoint(show(token)) for token in ids)
+    marked = (f"[{word}]" if first + j == pos else word for j, word in enumerate(words))
+    return ("" if spaced else " ").join(marked)
 
 
 def _numbers(site: Site, run: Run, found: Evaluation, n_train: int) -> dict[str, object]:

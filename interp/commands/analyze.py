@@ -30,17 +30,19 @@ def analyze(
     model: Annotated[str, typer.Argument(help=_MODEL)] = "group:C59",
     texts: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
-    seed: Annotated[int, typer.Option(help="For everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to study, at most.")] = 32768,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens to study, at most.")] = 32768,
     seq_len: Annotated[
         int | None, typer.Option(min=2, help=_WINDOW, show_default="512 or the context")
     ] = None,
     stations: Annotated[
         str | None, typer.Option(help="Which to visit, with commas.", show_default="all")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Take over what an earlier run finished.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Take over what an earlier run finished, or begin anew.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object to standard output.")
@@ -61,6 +63,7 @@ def analyze(
     if names == []:
         raise InputError("--stations names no station")
     from interp import load
+    from interp.cli import raise_if_interrupted
     from interp.runs.files import ensure_folder
     from interp.study.analysis import run
     from interp.study.job import prepare
@@ -77,6 +80,7 @@ def analyze(
 
         _say_plan(plan(job, out), as_json=as_json)
         return
+    raise_if_interrupted()
     result = run(job, out, resume=resume, command=shlex.join(["interp", *sys.argv[1:]]))
     _say_result(result, as_json=as_json)
     if result.interrupted:

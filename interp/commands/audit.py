@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from interp.commands.analyze import Backend
+
 
 def register(app: typer.Typer) -> None:
     """Add `audit` to the command line."""
@@ -18,9 +20,7 @@ def audit(
     sites: Annotated[
         list[str] | None, typer.Option(help="Names or globs; repeatable.", show_default="all")
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
-    ] = "auto",
+    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object to standard output.")
@@ -36,7 +36,7 @@ def audit(
     """
     from interp import load
 
-    loaded = load(model, backend=backend, device=device)  # type: ignore[arg-type]
+    loaded = load(model, backend=backend, device=device)
     report = loaded.audit(sites=sites)
     silent = [row for row in report.rows if not (row["fires"] and row["causal"])]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.commands.analyze import Backend
+
 if TYPE_CHECKING:
     from interp.stores.harvesting import Settings
+
+logger = logging.getLogger(__name__)
 
 COLUMN_BYTES = 16  # document, token and position of a row
 
@@ -48,7 +53,12 @@ def capture(  # noqa: PLR0913 - a command's options
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop at this many rows.", show_default="all")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stop with at least this many rows: the last window is finished.",
+            show_default="all",
+        ),
     ] = None,
     shard_rows: Annotated[
         int | None,
@@ -58,9 +68,7 @@ def capture(  # noqa: PLR0913 - a command's options
     ] = None,
     column: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
     bos: Annotated[bool, typer.Option(help="Keep the rows of the beginning-of-sequence token.")] = True,
-    backend: Annotated[
-        str, typer.Option(help="auto, transformers, transformer_lens, nnsight, torch.")
-    ] = "auto",
+    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="For a model that draws random numbers in its forward pass.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped, or refuse to.")] = True,
@@ -104,6 +112,7 @@ def capture(  # noqa: PLR0913 - a command's options
         seed=seed,
         log=out / "capture.jsonl",
     )
+    logger.info("the store holds %d rows in %d shards", store.n_rows, len(store.shards))
     if as_json:
         import json
 

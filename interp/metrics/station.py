@@ -197,7 +197,7 @@ def _table(names: Sequence[str], ranks: dict[str, list[Result]], scrambled: Sequ
         "d",
         "n / d",
         "effective rank",
-        "±",
+        "± (95%)",
         "RankMe (centred)",
         "participation ratio",
         "shuffled coordinates",

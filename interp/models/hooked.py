@@ -96,13 +96,15 @@ class HookedModel(Model):
         cache: Any = None,
     ) -> Any:
         visits = self.sequence(visits)
-        shape = (frame.batch, frame.pos, *(a.shape for a in inputs.args if isinstance(a, Tensor)))
-        learning = {(s, shape) for s in wanted or () if s.path is not None} - self._ran_once
+        learning: set[tuple[Site, tuple]] = set()
+        if wanted and any(s.path is not None for s in wanted):
+            shape = tuple(a.shape for a in inputs.args if isinstance(a, Tensor))
+            learning = {(s, shape) for s in wanted if s.path is not None} - self._ran_once
         if learning:  # only a whole pass can tell whether a module runs more than once
             wanted = None
         looking = all(getattr(visitor, "reads_only", False) for _, visitor in visits)
         plan = self._plan(tuple(site for site, _ in visits), looking)
-        with evaluating(self.module):
+        with evaluating(self._modules.values()):
             try:
                 out = self._run_plan(plan, [visitor for _, visitor in visits], inputs, frame, wanted, cache)
             except IndexError:

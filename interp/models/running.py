@@ -7,7 +7,7 @@ after an exception. Nothing of the caller's module is wrapped, renamed or left c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -374,13 +374,14 @@ def check_all_made(sites: Sequence[Site], made: Collection[Site]) -> None:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Run in evaluation mode (no dropout), and give a module that was in training mode back as it was."""
-    training = [m for m in module.modules() if m.training]
+    training = [m for m in modules if m.training]
     if not training:
         yield
         return
-    module.eval()
+    for m in training:
+        m.training = False
     try:
         yield
     finally:

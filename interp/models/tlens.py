@@ -250,7 +250,7 @@ class BridgeModel(Model):
     def _run_hooked(self, inputs: Inputs, points: Sequence[tuple[Any, Callable]]) -> Any:
         handles = []
         options = {} if inputs.padding is None else {"attention_mask": inputs.padding.long()}
-        with evaluating(self.module), warnings.catch_warnings():
+        with evaluating(self.module.modules()), warnings.catch_warnings():
             # it announces that an edited scale or normalisation is recomputed from the edit: that is what is asked
             warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
             try:

@@ -32,7 +32,7 @@ from interp.stores.manifest import Shard, layout_of, manifest_name, read_manifes
 from interp.stores.shards import COLUMNS, DTYPES, Layout, write_shard
 from interp.tokens import Tokens
 
-__all__ = ["Filling", "seeded"]
+__all__ = ["Filling", "require_rows", "seeded"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +79,7 @@ class Filling:
     ) -> None:
         """Shard after shard until the texts end or ``max_rows`` are stored."""
         rows = sum(shard.rows for shard in before)
-        if max_rows is not None:
-            require_space(
-                self.folder,
-                max(0, max_rows - rows) * self.layout.row_bytes,
-                what=f"storing up to {max_rows} rows",
-            )
+        require_rows(self.folder, self.layout, max_rows, rows)
         self.log.write(
             "harvest", store=str(self.folder), rows=rows, part=list(self.part), source=corpus.source
         )
@@ -177,6 +172,13 @@ class Filling:
         for group in groups:
             for at in range(0, len(group), self.batch_size):
                 yield group[at : at + self.batch_size]
+
+
+def require_rows(folder: Path, layout: Layout, max_rows: int | None, rows: int = 0) -> None:
+    """Refuse a limit of ``max_rows``, ``rows`` of them stored already, that does not fit on the disk."""
+    if max_rows is not None:
+        n_bytes = max(0, max_rows - rows) * layout.row_bytes
+        require_space(folder, n_bytes, what=f"storing up to {max_rows} rows")
 
 
 def _padded(ids: Sequence[np.ndarray], pad: int) -> Tokens:

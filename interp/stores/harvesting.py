@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,8 @@ from interp.runs.progress import EventLog, stop_on_interrupt
 from interp.runs.provenance import provenance
 from interp.sites import Site
 from interp.stores.documents import Corpus
-from interp.stores.filling import Filling, seeded
-from interp.stores.manifest import SCHEMA, manifest_name, read_config, sealed
+from interp.stores.filling import Filling, require_rows, seeded
+from interp.stores.manifest import SCHEMA, manifest_name, read_config, sealed, shard_name, verify_shards
 from interp.stores.shards import Layout, dtype_name
 from interp.stores.store import ActivationStore
 from interp.tokens import Tokens
@@ -143,7 +146,8 @@ def harvest(  # noqa: PLR0913 - one keyword for each line of the store's configu
         For texts without tokens, ids outside the vocabulary, unusable settings or folder.
     StoreError
         If the disk is full, the texts are not those harvested before, another process harvests into
-        the same store, or the store is damaged. What was complete stays; run again to go on.
+        the same store, or the store is damaged (a flipped bit in a shard included). What was
+        complete stays; run again to go on.
     CheckError
         If an activation is not finite.
     KeyboardInterrupt
@@ -151,7 +155,8 @@ def harvest(  # noqa: PLR0913 - one keyword for each line of the store's configu
 
     Notes
     -----
-    Cost: one forward pass up to the last site for each batch, and one short one to begin with.
+    Cost: one forward pass up to the last site for each batch, and one short one to begin with; to go
+    on, also reading and hashing the texts and the shards that are there.
     """
     part = _part(part)
     settings = _settings(model, sites, dtype, context, batch_size, shard_rows, include_bos, seed)
@@ -163,10 +168,11 @@ def harvest(  # noqa: PLR0913 - one keyword for each line of the store's configu
             model, texts, context=settings.context, column=column, include_bos=include_bos, part=part
         )
 
-    folder, corpus = Path(out) / settings.hash, None
+    share = _share(max_tokens, part)
+    folder, corpus, made = Path(out) / settings.hash, None, False
     if not (folder / "config.json").exists():
         corpus = read()
-        _create(folder, model, settings, part[1], corpus)
+        made = _create(folder, model, settings, part[1], corpus, share)
     config = read_config(folder)
     if config["world_size"] != part[1]:
         raise StoreError(
@@ -177,10 +183,19 @@ def harvest(  # noqa: PLR0913 - one keyword for each line of the store's configu
         before = filling.recover()
         if before and not resume:
             n_rows = sum(shard.rows for shard in before)
-            raise StoreError(f"{folder} already holds {n_rows} rows; resume=True goes on from there")
+            raise StoreError(
+                f"{folder} already holds {n_rows} rows, and resuming is switched off: leave it on to go on from there, "
+                "or choose another folder"
+            )
         corpus = read() if before or corpus is None else corpus
         corpus.skip(before, str(folder))
-        filling.fill(corpus, before, _share(max_tokens, part), progress)
+        verify_shards(folder, before, progress=progress, stop=stop)
+        try:
+            filling.fill(corpus, before, share, progress)
+        except StoreError:
+            if made and part[1] == 1:  # other processes may be at work in a shared folder
+                _discard_empty(folder)
+            raise
     return ActivationStore(folder, partial=part[1] > 1)
 
 
@@ -257,8 +272,24 @@ def tokenizer_sha256(tokenizer: Any) -> str | None:
     return hashlib.sha256(json_bytes([special, state])).hexdigest()
 
 
-def _create(folder: Path, model: Model, settings: Settings, world_size: int, corpus: Corpus) -> None:
-    """Find out what the sites' rows look like, and write the store's configuration if nobody else has."""
+def _discard_empty(folder: Path) -> None:
+    """Take away the store that this call made if it holds no row and nothing that is not the store's."""
+    manifest = folder / manifest_name(0, 1)
+    known = {"config.json", manifest.name, shard_name(0, (0, 1))}
+    with suppress(OSError):
+        if manifest.stat().st_size or not {file.name for file in folder.iterdir()} <= known:
+            return
+        # One rename, so that nobody ever finds half of it.
+        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")))
+
+
+def _create(
+    folder: Path, model: Model, settings: Settings, world_size: int, corpus: Corpus, max_rows: int | None
+) -> bool:
+    """Find out what the sites' rows look like, and write the store's configuration if nobody else has.
+
+    Returns whether it was written. Nothing is made if ``max_rows`` rows cannot fit.
+    """
     shapes, rows = _probe(model, settings, corpus.sample())
     layout = Layout(sites=tuple(shapes.items()), dtype=settings.dtype)
     shard_rows = settings.shard_rows or max(settings.context, min(65536, SHARD_BYTES // layout.row_bytes))
@@ -273,15 +304,18 @@ def _create(folder: Path, model: Model, settings: Settings, world_size: int, cor
         "world_size": world_size,
         "provenance": provenance(model, seed=settings.seed),
     }
+    require_rows(folder, layout, max_rows)
     ensure_folder(folder)
     with locked(folder, wait=True):
         sweep_temporaries(folder, lambda name: name == "config.json")
-        if not (folder / "config.json").exists():
+        missing = not (folder / "config.json").exists()
+        if missing:
             if any(folder.glob("manifest*.jsonl")):
                 raise StoreError(
                     f"{folder} has a manifest but no config.json: it is damaged; use another folder"
                 )
             write_json_atomic(folder / "config.json", sealed(config))
+    return missing
 
 
 def _probe(model: Model, settings: Settings, ids: np.ndarray) -> tuple[dict[str, tuple[int, ...]], str]:

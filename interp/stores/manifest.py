@@ -7,13 +7,15 @@ stands for), ``store.py`` (reading them).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError, StoreError
-from interp.runs.files import JsonLines, inside, json_bytes, read_json
+from interp.runs.files import JsonLines, inside, json_bytes, read_json, sha256_file
+from interp.runs.progress import Stop
+from interp.runs.progress import progress as bar
 from interp.sites import Site
 from interp.stores.shards import DTYPES, Layout, check_length
 
@@ -27,6 +29,7 @@ __all__ = [
     "sealed",
     "shard_name",
     "unsealed",
+    "verify_shards",
 ]
 
 SCHEMA = "interp.activation-store/1"
@@ -102,6 +105,31 @@ def read_manifest(path: Path, layout: Layout, part: tuple[int, int]) -> tuple[Sh
         check_length(inside(path.parent, shard.name), shard.n_bytes)
         shards.append(shard)
     return tuple(shards)
+
+
+def verify_shards(
+    folder: Path, shards: Sequence[Shard], *, progress: bool | None = None, stop: Stop | None = None
+) -> None:
+    """Hash every shard again.
+
+    Raises
+    ------
+    StoreError
+        Naming every shard that is torn or has a changed bit.
+    KeyboardInterrupt
+        If ``stop`` asks for it; nothing was changed.
+    """
+    wrong = []
+    for shard in bar(shards, desc="verify", unit="shard", enabled=progress):
+        if stop is not None:
+            stop.check(f"stopped before anything was added to {folder}")
+        if sha256_file(inside(folder, shard.name)) != shard.sha256:
+            wrong.append(shard.name)
+    if wrong:
+        raise StoreError(
+            f"{folder}: {len(wrong)} of {len(shards)} shards are corrupted (their SHA-256 differs from "
+            f"the manifest's): {', '.join(wrong)}"
+        )
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:

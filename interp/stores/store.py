@@ -22,10 +22,9 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError, SiteError, StoreError, nearest
-from interp.runs.files import inside, sha256_file
-from interp.runs.progress import progress as bar
+from interp.runs.files import inside
 from interp.sites import Site
-from interp.stores.manifest import Shard, layout_of, manifest_name, read_config, read_manifest
+from interp.stores.manifest import Shard, layout_of, manifest_name, read_config, read_manifest, verify_shards
 from interp.stores.orders import ordered_rows, shuffled_rows
 from interp.stores.shards import COLUMNS, DTYPES, map_shard
 
@@ -344,13 +343,7 @@ class ActivationStore:
         StoreError
             Naming every shard that is torn or has a changed bit.
         """
-        shown = bar(self.shards, desc="verify", unit="shard", enabled=progress)
-        wrong = [s.name for s in shown if sha256_file(inside(self.path, s.name)) != s.sha256]
-        if wrong:
-            raise StoreError(
-                f"{self.path}: {len(wrong)} of {len(self.shards)} shards are corrupted (their SHA-256 differs from "
-                f"the manifest's): {', '.join(wrong)}"
-            )
+        verify_shards(self.path, self.shards, progress=progress)
         return self
 
     def __repr__(self) -> str:

@@ -239,11 +239,9 @@ class _Run:
             section = self.sections[name]
             if section["status"] == "waiting":
                 status = "interrupted" if station is not None and name == station.name else "waiting"
-                reason = "the job was interrupted here; run it again with --resume to go on"
-                if status == "waiting":
-                    reason = (
-                        "the job was interrupted before it came to this; run it again with --resume to go on"
-                    )
+                where = "here" if status == "interrupted" else "before it came to this"
+                again = "the same command goes on from there (in Python: resume=True)"
+                reason = f"the job was interrupted {where}; {again}"
                 self.sections[name] = outcome(name, section["title"], status=status, reason=reason)
 
     def _write(self) -> tuple[Path, Path]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from interp.errors import InterpError
+from interp.errors import InputError, InterpError
 from interp.runs.files import json_bytes
 from interp.runs.provenance import provenance
 from interp.study.material import Material, gather
@@ -71,6 +71,8 @@ def prepare(
     seq_len: int | None = None,
 ) -> Job:
     """Load the model, find its material, its layer sites and the stations; see ``analysis.analyze``."""
+    if seed < 0:
+        raise InputError(f"seed = {seed}; the generators take 0 and more")
     chosen = select(stations)
     embedded = None
     from interp.toys.collection import embedded as shipped

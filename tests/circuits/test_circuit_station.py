@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 import interp
 from circuits import station as module_under_test
 from circuits.contexts import make_pairs
+from circuits.effects import PatchResult
 from circuits.station import STATION
 from interp.errors import CheckError
 from interp.study.stations import Station, Study
@@ -92,8 +95,76 @@ def test_a_model_that_does_not_look_at_its_context_has_nothing_to_share_out(tmp_
     module = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 11))
     section = STATION.run(study(tmp_path, module=module))
     assert "nothing to share out" in section.summary
-    assert section.plates == ()
+    assert section.plates == section.tables == ()
     json.dumps(section.numbers, allow_nan=False)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_heads_that_carry_nothing_get_no_shares_and_no_winner(tmp_path: Path, noise: float) -> None:
+    """Attention that writes nothing, or next to nothing: what is left of the swap is the rounding."""
+    shape = Shape(d_vocab=11, n_ctx=16, n_layers=2, d_model=16, n_heads=4, d_mlp=32)
+    module = Transformer(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for block in module.blocks:
+            block.attn.o.weight.mul_(noise)
+    section = STATION.run(study(tmp_path, module=module))
+    assert "no measurable difference" in section.summary
+    assert "the most of" not in section.summary
+    assert section.plates == section.tables == ()
+    assert section.numbers["effects"]["effect"] is None
+    assert not any("winner" in caveat for caveat in section.caveats)
+    json.dumps(section.numbers, allow_nan=False)
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[PatchResult], PatchResult]) -> None:
+    """The sweep over heads gives what ``change`` makes of it."""
+    honest = module_under_test.patch_sweep
+
+    def sweep(*args: object, **options: object) -> object:
+        result = honest(*args, **options)
+        return change(result) if options.get("control") else result
+
+    monkeypatch.setattr(module_under_test, "patch_sweep", sweep)
+
+
+def test_a_cost_whose_interval_includes_0_is_not_shared_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(result: PatchResult) -> PatchResult:
+        sign = np.where(np.arange(result.n) % 2, 1.0, -1.0)
+        return replace(result, clean=result.corrupted + sign + 0.01)
+
+    changed(monkeypatch, noisy)
+    section = STATION.run(study(tmp_path))
+    assert "no measurable difference" in section.summary
+    assert section.plates == section.tables == ()
+
+
+def test_a_best_head_whose_interval_includes_0_is_no_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = STATION.run(study(tmp_path))
+    assert "the most of 8 heads" in plain.summary
+    assert "chance gives about 0.2" in plain.summary
+    assert any("largest of 8" in c and "percentile bootstrap" in c for c in plain.caveats)
+    assert not any("bidirectional" in c for c in plain.caveats)
+
+    def wide(result: PatchResult) -> PatchResult:
+        assert result.interval is not None
+        return replace(result, interval=result.interval - [[2.0, 0.0]])
+
+    changed(monkeypatch, wide)
+    summary = STATION.run(study(tmp_path)).summary
+    assert "none of 8 heads, put back alone, returns a share that can be told from 0" in summary
+    assert "hook_z" not in summary
+
+
+def test_a_bidirectional_model_is_said_to_read_the_very_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interp.Model, "causal", property(lambda self: False))
+    caveats = STATION.run(study(tmp_path)).caveats
+    assert any("bidirectional" in caveat and "nothing is masked" in caveat for caveat in caveats)
 
 
 def test_a_ladder_that_does_not_end_at_the_clean_answer_stops_the_station(

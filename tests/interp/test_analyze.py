@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,10 +268,54 @@ def test_bad_input_is_said_on_stderr_with_exit_code_1(arguments, message, tmp_pa
 
 
 def test_wrong_usage_exits_with_2(capsys) -> None:
-    assert run("--max-tokens", "0") == 2
+    assert run("--max-tokens", "1") == 2
+    assert run("--seed", "-1") == 2
     assert run("--nonsense") == 2
     assert run("--backend", "jax") == 2
     assert "'transformer_lens'" in capsys.readouterr().err
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="seed = -1"):
+        prepare("group:D15", seed=-1)
+
+
+def test_the_same_command_goes_on_after_an_interrupt_and_no_resume_begins_anew(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    first, second = Fake("first", 1, section), Fake("second", 2, interrupting)
+    register(monkeypatch, first, second)
+    same = ("group:D15", "--out", str(tmp_path), "--max-tokens", "90")
+    assert run(*same) == 130
+    assert "the same command goes on" in read(tmp_path / "report.json")["sections"][1]["reason"]
+    second.body = section
+    assert run(*same) == 0
+    assert (first.n_runs, second.n_runs) == (1, 2)
+    assert "first station: taken over from the earlier run" in capsys.readouterr().err
+    assert run(*same, "--no-resume") == 0
+    assert (first.n_runs, second.n_runs) == (2, 3)
+
+
+def test_an_interrupt_that_loading_swallows_still_stops_the_job(tmp_path, monkeypatch, capsys) -> None:
+    good = Fake("good", 1, section)
+    register(monkeypatch, good)
+    honest = interp.load
+
+    def swallowing(*given: object, **options: object) -> object:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return honest(*given, **options)
+
+    monkeypatch.setattr(interp, "load", swallowing)
+    before = signal.getsignal(signal.SIGINT)
+    assert run("group:D15", "--out", str(tmp_path), "--max-tokens", "90") == 130
+    assert good.n_runs == 0
+    assert "interrupted: what is on disk is whole" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(interp, "load", honest)
+    assert (
+        run("group:D15", "--out", str(tmp_path), "--max-tokens", "90") == 0
+    )  # nothing is remembered for ever
 
 
 def test_a_module_that_takes_no_tokens_needs_its_inputs_given(tmp_path) -> None:

@@ -54,3 +54,8 @@ def test_an_unknown_site_is_an_error_with_code_1(capsys: pytest.CaptureFixture[s
         "error: no site 'blocks.3.hook_resid_post'; did you mean 'blocks.0.hook_resid_post'"
     )
     assert "1 layer, 0-0" in told
+
+
+def test_an_unknown_backend_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "group:C59", "--backend", "transformer"]) == 2
+    assert "--backend" in capsys.readouterr().err

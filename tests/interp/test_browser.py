@@ -96,6 +96,12 @@ def test_the_main_jobs_report_opens_offline_with_every_figure(browser: Any, tmp_
     assert_whole(opened, html)
     n_figures = opened.page.evaluate("document.querySelectorAll('[data-figure]').length")
     assert n_figures >= 4
+    opened.page.set_viewport_size({"width": 1200, "height": 900})
+    clipped = (
+        "[...document.querySelectorAll('.scroll:has(.sortable)')].filter(e => e.scrollWidth > e.clientWidth)"
+        ".map(e => [e.getAttribute('aria-label'), e.scrollWidth, e.clientWidth])"
+    )
+    assert opened.page.evaluate(clipped) == []
     shot = opened.page.screenshot(full_page=True, path=tmp_path / "report.png")
     assert len(shot) > 50_000
 

@@ -127,7 +127,48 @@ def test_a_second_run_goes_on_or_refuses_as_asked(
     assert cli.main(call) == 0
     assert {file.name: file.read_bytes() for file in path.glob("*.safetensors")} == before
     assert cli.main([*call, "--no-resume"]) == 1
-    assert "error: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "error: " in told
+    assert "rows, and resuming is switched off" in told
+    assert "resume=" not in told
+
+
+def test_a_flipped_bit_is_refused_by_the_next_run(
+    folder: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = arguments(folder, texts, tmp_path / "acts")
+    assert cli.main([*call, "--max-tokens", "10"]) == 0
+    (shard,) = Path(capsys.readouterr().out.strip()).glob("*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert cli.main(call) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert shard.name in told.err
+    assert list(shard.parent.glob("*.safetensors")) == [shard]
+
+
+def test_the_last_window_is_finished_and_the_rows_are_told(
+    folder: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments(folder, texts, tmp_path / "acts", "--max-tokens", "8")) == 0
+    told = capsys.readouterr()
+    store = interp.open_store(told.out.strip())
+    assert store.n_rows > 8
+    assert f"the store holds {store.n_rows} rows" in told.err
+    assert cli.main(["capture", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at least this many rows: the last window is finished" in said
+
+
+def test_a_refusal_for_lack_of_space_leaves_nothing(
+    folder: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments(folder, texts, tmp_path / "acts", "--max-tokens", str(10**15))) == 1
+    assert "error: not enough disk space" in capsys.readouterr().err
+    assert not (tmp_path / "acts").exists()
 
 
 @pytest.mark.parametrize(
@@ -141,6 +182,7 @@ def test_a_second_run_goes_on_or_refuses_as_asked(
         ({"--context": "4096"}, 1, "error: context must be at least 2 and at most the model's 32"),
         ({"--column": "story"}, 1, "no field 'story' among ['text']"),
         ({"--batch-size": "0"}, 2, "--batch-size"),
+        ({"--backend": "transformer"}, 2, "--backend"),
         ({"--device": "tpu7"}, 1, "error: "),
     ],
 )

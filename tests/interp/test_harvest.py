@@ -165,7 +165,7 @@ def test_doing_it_again_changes_nothing(tmp_path: Path) -> None:
 
 def test_without_resume_a_store_with_rows_is_refused(tmp_path: Path) -> None:
     store = tiny_harvest(tmp_path, resume=False)
-    with pytest.raises(StoreError, match=rf"already holds {store.n_rows} rows; resume=True goes on"):
+    with pytest.raises(StoreError, match=rf"already holds {store.n_rows} rows, and resuming is switched off"):
         tiny_harvest(tmp_path, resume=False)
 
 
@@ -225,6 +225,19 @@ def test_a_damaged_store_is_not_added_to(tmp_path: Path) -> None:
     (store.path / "000001.safetensors").unlink()
     with pytest.raises(StoreError, match="shard 000001.safetensors is missing"):
         tiny_harvest(tmp_path, id_texts(100))
+
+
+@pytest.mark.parametrize("part", [(0, 1), (0, 2)])
+def test_a_shard_with_a_flipped_bit_is_not_added_to(tmp_path: Path, part: tuple[int, int]) -> None:
+    store = tiny_harvest(tmp_path, part=part)
+    shard = store.path / store.shards[1].name
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    before = bytes_of(store.path)
+    with pytest.raises(StoreError, match=rf"1 of {len(store.shards)} shards are corrupted .*: {shard.name}$"):
+        tiny_harvest(tmp_path, [*id_texts(60), *id_texts(20, seed=1)], part=part)
+    assert bytes_of(store.path) == before
 
 
 # -- real models ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import interp
 from interp import CheckError, InputError, SiteError, StoreError, open_store
 from tests.interp.stores import (
     assert_same_bytes,
+    bytes_of,
     id_texts,
     tiny_harvest,
     tiny_model,
@@ -70,7 +71,33 @@ def test_a_limit_that_cannot_fit_is_refused_before_the_work(tmp_path: Path) -> N
         StoreError,
         match=r"not enough disk space at .*: storing up to 1000000000000000 rows needs .* are free",
     ):
-        tiny_harvest(tmp_path, max_tokens=10**15)
+        tiny_harvest(tmp_path / "acts", max_tokens=10**15)
+    assert not (tmp_path / "acts").exists()
+
+
+def test_a_disk_too_small_for_the_first_shard_leaves_no_empty_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, log = tiny_model(), tmp_path / "log.jsonl"
+    (tmp_path / "acts").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("interp.runs.files.free_bytes", lambda path: 1000)
+        with pytest.raises(StoreError, match="not enough disk space at .*: shard 000000.safetensors needs"):
+            tiny_harvest(tmp_path / "acts", model=model, log=log)
+    assert list((tmp_path / "acts").iterdir()) == []
+    assert tiny_harvest(tmp_path / "acts", model=model, log=log).verify().n_rows > 0
+
+
+def test_a_store_that_was_there_stays_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tiny_harvest(tmp_path, max_tokens=100)
+    before = bytes_of(store.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("interp.runs.files.free_bytes", lambda path: 1000)
+        with pytest.raises(StoreError, match="not enough disk space"):
+            tiny_harvest(tmp_path)
+    assert bytes_of(store.path) == before
 
 
 def test_a_disk_that_fills_up_is_told_without_a_real_one(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import interp
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
-from probes.station import STATION
+from probes.station import STATION, _finding
+from probes.sweeping import sweep
 
 
 def study(tmp_path: Path, *, ids: torch.Tensor | None = None, **labels: torch.Tensor) -> Study:
@@ -47,6 +49,21 @@ def test_given_labels_are_probed_at_every_layer(tmp_path: Path) -> None:
     assert max(section.numbers["noise"]["accuracy"]) < 0.65
     assert "Noise (2 classes) is not read above chance" in section.summary
     assert len(section.plates) == len(section.tables) == 2
+
+
+def test_a_probe_no_better_than_its_control_is_said_to_be(tmp_path: Path) -> None:
+    # every type has one label: what the embedding writes solves the control task as well as the label
+    ids = torch.randint(8, (60, 10), generator=torch.Generator().manual_seed(1))
+    section = STATION.run(study(tmp_path, ids=ids, half=(ids > 3).long()))
+    assert "no better than the control" in section.summary
+    assert f"n = {section.numbers['half']['n_test']} tokens a split" in section.summary
+    low, high = section.numbers["half"]["interval"][0]
+    assert low < high
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=600)
+    rows = {"a": np.stack([y, *rng.normal(size=(3, 600))], 1)}  # the label is there, the types are not
+    result = sweep(rows, y, ["a"], groups=np.arange(600) // 10, types=rng.integers(50, size=600))
+    assert "no better than the control" not in _finding("label", result)
 
 
 def test_without_labels_it_asks_for_the_previous_token_and_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from interp.errors import InputError
 from interp.results import Result
 from interp.toys import Shape, Transformer
 from probes import SweepResult, control_labels, sweep
-from probes.controls import group_interval, split_by_group
+from probes.controls import group_interval, split_by_group, wilson_interval
 
 
 def planted(
@@ -169,6 +169,21 @@ def test_control_labels_are_one_a_type_with_the_labels_frequencies() -> None:
     assert all(len(set(control[types == t])) == 1 for t in range(0, 4000, 97))
     assert control.mean() == pytest.approx(0.1, abs=0.02)
     assert not np.array_equal(control, control_labels(labels, types, seed=1))
+
+
+def test_an_interval_keeps_its_width_where_all_or_none_are_right() -> None:
+    counts = np.full(10, 5.0)
+    stderr, ends = group_interval(np.stack([counts, 0 * counts]), counts)
+    # Wilson's interval of 10 of 10 (groups, not samples) has the closed form n / (n + z^2)
+    low = 10 / (10 + 1.959964**2)
+    np.testing.assert_allclose(ends, [[low, 1], [0, 1 - low]], atol=1e-6)
+    assert (stderr > 0).all()
+
+
+def test_wilsons_interval_is_the_published_one() -> None:
+    # where |p - share| = z sqrt(p (1 - p) / n), which defines it
+    for p in wilson_interval(7, 20):
+        assert abs(p - 7 / 20) == pytest.approx(1.959964 * (p * (1 - p) / 20) ** 0.5, rel=1e-5)
 
 
 def test_the_group_interval_of_independent_rows_is_the_binomial_one() -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import interp
+from interp.study.sampling import Rows
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer
-from sae.station import STATION, middle_site, settings
+from sae.station import STATION, _shown, middle_site, settings
 
 
 def study(tmp_path: Path, n: int = 100) -> Study:
@@ -42,9 +43,21 @@ def test_a_section_reports_the_coder_beside_its_baselines_and_shows_tokens(tmp_p
     assert len(numbers["baselines_fvu"]) == 2
     assert numbers["fvu"] < min(numbers["baselines_fvu"].values())
     assert len(section.plates) == 3
+    assert f"against {list(numbers['baselines_fvu'].values())[0]:.1%} for PCA" in section.summary
     assert any("[<" in str(row[3]) for row in section.tables[0].rows)
     again = STATION.run(given)  # takes its own finished run over, with the same figures
     assert again.numbers["fvu"] == numbers["fvu"]
+
+
+@pytest.mark.parametrize(
+    ("strings", "shown"), [(("58", "12", "="), "58 12 [=]"), (("A", " cat", "."), "A cat[.]")]
+)
+def test_tokens_are_set_apart_where_they_carry_no_spaces(
+    tmp_path: Path, strings: tuple[str, ...], shown: str
+) -> None:
+    tokens = Tokens.full(torch.tensor([[0, 1, 2]]), show=lambda i: strings[i])
+    rows = Rows(acts={}, ids=torch.tensor([2]), doc=torch.tensor([0]), pos=torch.tensor([2]))
+    assert _shown(Study(model=None, tokens=tokens, out=tmp_path), rows, 0) == shown
 
 
 def test_the_middle_is_the_output_of_the_middle_block(tmp_path: Path) -> None:
