@@ -44,7 +44,10 @@ def test_every_room_in_the_annotated_tree_exists(root: Path) -> None:
     "page",
     [
         "README.md",
-        *(f"docs/{name}.md" for name in ("index", "architecture", "cli", "contributing", "models", "benchmarks")),
+        *(
+            f"docs/{name}.md"
+            for name in ("index", "architecture", "cli", "contributing", "models", "benchmarks")
+        ),
     ],
 )
 def test_every_file_that_a_page_names_exists(root: Path, page: str) -> None:
