@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from interp.errors import InputError, StoreError
+from interp.runs.checkpoints import read_tensors
 from interp.runs.files import read_json, sha256_file, write_bytes_atomic, write_json_atomic
 from sae.coder import RULES, Coder
 
@@ -84,16 +83,6 @@ def load(path: str | Path) -> Coder:
         card["d_in"], card["d_sae"], card["k"], kind=card["kind"], dtype=getattr(torch, card["dtype"])
     )
     return fill(coder, tensors, folder / _WEIGHTS)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or a StoreError that names it."""
-    try:
-        return load_tensors(path.read_bytes())
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing") from error
-    except SafetensorError as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
 
 
 def fill(coder: Coder, tensors: Mapping[str, Tensor], path: Path) -> Coder:

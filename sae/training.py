@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import CheckError, InputError
+from interp.runs.checkpoints import prepared
 from interp.runs.files import JsonLines
 from interp.runs.progress import progress, stop_on_interrupt
 from interp.runs.provenance import provenance
@@ -168,7 +169,7 @@ def train(
     """
     source = row_source(data, site)
     batch_indices(source.n, config.batch_size, 0, config.seed)  # says at once if there is too little data
-    folder = None if out is None else checkpoints.prepared(Path(out), resume=resume)
+    folder = None if out is None else prepared(Path(out), resume=resume)
     if folder is None and (resume or config.checkpoint_every):
         raise InputError("resume and checkpoint_every need a folder: say out=")
     began = time.perf_counter()

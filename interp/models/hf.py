@@ -35,6 +35,7 @@ __all__ = [
     "is_transformers_module",
     "load_module",
     "load_tokenizer",
+    "new_gpt2",
     "our_attention",
 ]
 
@@ -327,6 +328,20 @@ def load_module(
     if device is not None and device_map is None:
         module = module.to(device)
     return module.eval()
+
+
+def new_gpt2(
+    *, d_vocab: int, n_ctx: int, n_layers: int, d_model: int, n_heads: int, bos: int, pad: int
+) -> nn.Module:
+    """A GPT-2 language model with fresh weights (from torch's global generator) and no dropout, in training mode."""
+    import transformers
+
+    config = transformers.GPT2Config(
+        vocab_size=d_vocab, n_positions=n_ctx, n_embd=d_model, n_layer=n_layers, n_head=n_heads,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=bos, eos_token_id=bos, pad_token_id=pad,
+        architectures=["GPT2LMHeadModel"], use_cache=False,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
 
 
 @contextmanager
