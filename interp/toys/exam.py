@@ -23,7 +23,7 @@ from interp.toys.language.prompts import TASKS, PromptPair, prompt_pairs
 from interp.toys.language.tasks import content
 from interp.toys.language.writing import Dice
 
-__all__ = ["EXAM_SEED", "PASS", "examine", "failed", "repeats"]
+__all__ = ["EXAM_SEED", "PASS", "SCORES", "answer_rows", "examine", "failed", "repeats", "scores"]
 
 EXAM_SEED = 1000
 """Seeds below it belong to training, this one and above to tests."""
@@ -36,7 +36,7 @@ SCORES = {
     "ioi": "share of prompts whose likeliest next token is the indirect object",
     "greater_than": "mean probability of the years after the start year (99 at most), of all tokens",
     "docstring": "share of prompts whose likeliest next token is the argument not yet described",
-    "gender": "share of prompts whose likeliest next token is the right pronoun",
+    "gender": "share of prompts where the right pronoun has more probability than the other one",
     "sva": "share of prompts where verbs of the right number have more probability than those of the wrong one",
     "induction": "share of prompts whose likeliest next token is the one that followed before",
     "calendar": "share of prompts whose likeliest next token is the right day or month",
@@ -52,27 +52,32 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, last
 
 
+def answer_rows(pairs: Sequence[PromptPair]) -> tuple[Tensor, Tensor]:
+    """The clean prompts as ids [prompt, pos], ``<bos>`` first, and the position [prompt] that the answer follows."""
+    return _padded([[BOS, *encode(pair.clean)] for pair in pairs])
+
+
 @torch.no_grad()
-def _scores(module: Any, task: str, pairs: Sequence[PromptPair]) -> Tensor:
+def scores(module: Any, task: str, pairs: Sequence[PromptPair]) -> Tensor:
     """One score a prompt [prompt], by ``SCORES``."""
-    ids, last = _padded([[BOS, *encode(pair.clean)] for pair in pairs])
+    ids, last = answer_rows(pairs)
     logits = torch.cat([module(part) for part in ids.split(256)])
     probabilities = logits[torch.arange(len(ids)), last].double().softmax(-1)
-    scores = []
+    found = []
     for row, pair in zip(probabilities, pairs, strict=True):
         right, wrong = encode(pair.answers), encode(pair.wrong)
         if task == "greater_than":
-            scores.append(float(row[right].sum()))
-        elif task == "sva":
-            scores.append(float(row[right].sum() > row[wrong].sum()))
+            found.append(float(row[right].sum()))
+        elif task in ("gender", "sva"):
+            found.append(float(row[right].sum() > row[wrong].sum()))
         else:
-            scores.append(float(row.argmax() == right[0]))
-    return torch.tensor(scores, dtype=torch.float64)
+            found.append(float(row.argmax() == right[0]))
+    return torch.tensor(found, dtype=torch.float64)
 
 
-def _interval(scores: Tensor) -> tuple[float, float]:
+def _interval(found: Tensor) -> tuple[float, float]:
     """95 % interval of a mean of numbers in [0, 1]: Wilson's, with the scores' own variance bounded by p (1 - p)."""
-    n, p, z = len(scores), float(scores.mean()), 1.959963984540054
+    n, p, z = len(found), float(found.mean()), 1.959963984540054
     centre, half = (p + z * z / (2 * n)), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
 
@@ -142,19 +147,19 @@ def examine(module: Any, *, n: int = 1000, seed: int = EXAM_SEED) -> dict[str, A
     tasks = {}
     for task in TASKS:
         held = prompt_pairs(task, n=n, split="heldout", seed=seed)
-        scores = _scores(module, task, held)
-        low, high = _interval(scores)
+        found = scores(module, task, held)
+        low, high = _interval(found)
         kinds = {}
         for kind in sorted({pair.facts["heldout"] for pair in held}):
-            chosen = scores[[pair.facts["heldout"] == kind for pair in held]]
+            chosen = found[[pair.facts["heldout"] == kind for pair in held]]
             kinds[kind] = {"score": float(chosen.mean()), "n": len(chosen)}
         if task == "calendar":
             for unit in ("day", "month"):
-                chosen = scores[[pair.facts["unit"] == unit for pair in held]]
+                chosen = found[[pair.facts["unit"] == unit for pair in held]]
                 kinds[f"{unit}s"] = {"score": float(chosen.mean()), "n": len(chosen)}
-        train = _scores(module, task, prompt_pairs(task, n=n, split="train", seed=seed))
+        train = scores(module, task, prompt_pairs(task, n=n, split="train", seed=seed))
         tasks[task] = {
-            "score": float(scores.mean()), "low": low, "high": high, "n": n, "least": PASS[task],
+            "score": float(found.mean()), "low": low, "high": high, "n": n, "least": PASS[task],
             "kinds": kinds, "train": float(train.mean()),
         }  # fmt: skip
     return {

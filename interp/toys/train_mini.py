@@ -1,6 +1,6 @@
 """Train the embedded language model: ``python -m interp.toys.train_mini --seed 0``.
 
-GPT-2's architecture on the labelled language, AdamW, one pass over fresh text, on one core in under an hour. The run
+GPT-2's architecture on the labelled language, one pass over fresh text, about an hour on one core. The run
 folder holds checkpoints (a killed run goes on bit for bit), one line of metrics a hundred steps, and a trajectory:
 about ten models along the way, for studies of representation over training. At the end the model is stored in 16 bits,
 loaded back, and examined; what is shipped is what was examined.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from interp.runs.progress import stop_on_interrupt
 from interp.toys.exam import examine, failed
 from interp.toys.language import Corpus, tokenizer_json, vocabulary
 
-__all__ = ["SIZES", "MiniRecipe", "cache_folder", "main", "train_mini"]
+__all__ = ["SIZES", "MiniRecipe", "cache_folder", "main", "mini_checkpoints", "train_mini"]
 
 logger = logging.getLogger(__name__)
 TRAJECTORY = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -52,6 +53,7 @@ class MiniRecipe:
     decay_share: float = 0.4
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float = 0.95
     clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -76,10 +78,63 @@ SIZES = {
 
 def cache_folder(seed: int = 0, size: str = "mini") -> Path:
     """Where a run is kept by default: ``$INTERP_CACHE``, else ``~/.cache/interp-toolkit``."""
-    import os
-
     home = os.environ.get("INTERP_CACHE") or Path.home() / ".cache" / "interp-toolkit"
     return Path(home) / f"{size}-seed{seed}"
+
+
+def mini_checkpoints(
+    seed: int = 0, *, size: str = "mini", folder: str | Path | None = None
+) -> dict[int, Path]:
+    """The models kept along a training, by step: folders for ``interp.load``.
+
+    Parameters
+    ----------
+    seed, size
+        Which run of the cache.
+    folder
+        A run folder elsewhere.
+
+    Raises
+    ------
+    InputError
+        They are not there; the message says the command that makes them.
+    """
+    run = cache_folder(seed, size) if folder is None else Path(folder)
+    found = {
+        int(path.name.removeprefix("step-")): path for path in sorted((run / "trajectory").glob("step-*"))
+    }
+    if not found:
+        raise InputError(
+            f"no checkpoints in {run / 'trajectory'}; make them with "
+            f"`python -m interp.toys.train_mini --seed {seed} --size {size} --out {run}`"
+        )
+    return found
+
+
+def _optimizers(module: nn.Module, recipe: MiniRecipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for embeddings, norms and biases.
+
+    References
+    ----------
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al. 2025 (arXiv 2502.16982)
+    for the scale that lets both share one learning rate.
+    """
+    muon = getattr(torch.optim, "Muon", None)
+    if muon is None:
+        raise InputError(
+            f"training mini needs torch 2.9 or newer for torch.optim.Muon; this is {torch.__version__}"
+        )
+    hidden, embeddings, rest = [], [], []
+    for name, parameter in module.named_parameters():
+        (rest if parameter.ndim < 2 else hidden if ".h." in name else embeddings).append(parameter)
+    decay = recipe.weight_decay
+    groups = [{"params": embeddings, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+    return [
+        muon(
+            hidden, lr=recipe.lr, weight_decay=decay, momentum=recipe.momentum, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas),
+    ]
 
 
 class _Run:
@@ -96,13 +151,7 @@ class _Run:
                 d_model=recipe.d_model, n_heads=recipe.n_heads, bos=0, pad=1,
             )  # fmt: skip
         self.text = Corpus(seed, length=recipe.length)
-        matrices = [p for p in self.module.parameters() if p.ndim > 1]
-        vectors = [p for p in self.module.parameters() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        self.optimizers = _optimizers(self.module, recipe)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -111,23 +160,33 @@ class _Run:
     def advance(self) -> float:
         """One step; the loss in nats a token."""
         self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.recipe.rate(self.step)
         ids = torch.from_numpy(self.text.rows(self.recipe.batch))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         loss = cross_entropy(self.module(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return float(loss.detach())
+
+    def _optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer:
+        return next(
+            optimizer
+            for optimizer in self.optimizers
+            if any(parameter is one for group in optimizer.param_groups for one in group["params"])
+        )
 
     def state(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {
             f"model.{name}": value for name, value in self.module.named_parameters()
         }
         for name, parameter in self.module.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam.{name}.{key}"] = torch.as_tensor(value)
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
         return tensors
 
     def restore(self, folder: Path) -> None:
@@ -144,9 +203,9 @@ class _Run:
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
-                prefix = f"adam.{name}."
+                prefix = f"optimizer.{name}."
                 held = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                self.optimizer.state[parameter] = held
+                self._optimizer_of(parameter).state[parameter] = held
         self.step, self.text.position = int(manifest["step"]), int(manifest["position"])
 
 
@@ -283,6 +342,7 @@ def _card(options: argparse.Namespace, model: Path) -> Mapping[str, Any]:
         "curve": [[line["step"], round(line["loss"], 4)] for line in lines if line["step"] % 100 == 0],
         "weights_sha256": sha256_file(model / "model.safetensors"),
         "torch": torch.__version__,
+        "cpu_seconds": lines[-1]["cpu_seconds"],
         "command": f"python -m interp.toys.train_mini --seed {options.seed}",
     }
 

@@ -28,14 +28,14 @@ def _task(name: str) -> Callable[[Page, Dice], None]:
 
 
 MIXTURE: dict[str, tuple[float, Callable[[Page, Dice], None]]] = {
-    "ioi": (0.15, _task("ioi")),
+    "ioi": (0.14, _task("ioi")),
     "greater_than": (0.08, _task("greater_than")),
     "docstring": (0.07, _task("docstring")),
     "gender": (0.08, _task("gender")),
     "sva": (0.10, _task("sva")),
-    "induction": (0.06, _task("induction")),
-    "calendar": (0.20, _task("calendar")),
-    "plain": (0.10, passages.plain),
+    "induction": (0.10, _task("induction")),
+    "calendar": (0.18, _task("calendar")),
+    "plain": (0.09, passages.plain),
     "story": (0.06, passages.story),
     "opinion": (0.03, passages.opinion),
     "events": (0.02, passages.events),

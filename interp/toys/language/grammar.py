@@ -83,20 +83,19 @@ def _modifier(page: Page, dice: Dice, number: int) -> None:
     page.depth += 1
     page.say("that")
     if dice.chance(0.5):
-        noun_phrase(page, dice, deep=False)
-        page.say(_transitive(page, dice))
+        verb = _transitive(dice, noun_phrase(page, dice, deep=False))
+        page.agreement = number
+        page.say(verb)
     else:
-        page.say(_transitive(page, dice))
-        page.agreement = IGNORE
+        page.say(_transitive(dice, number))
         other = dice.pick(words.nouns)
         page.say("the", other[dice.pick((0, 1))], entity=other)
     page.depth -= 1
-    page.agreement = number
 
 
-def _transitive(page: Page, dice: Dice) -> Word:
+def _transitive(dice: Dice, number: int) -> Word:
     verb = dice.pick(lexicon().transitive)
-    return verb.past if dice.chance(0.3) else verb.present(page.agreement)
+    return verb.past if dice.chance(0.3) else verb.present(number)
 
 
 def predicate(page: Page, dice: Dice, number: int) -> None:
@@ -126,8 +125,8 @@ def predicate(page: Page, dice: Dice, number: int) -> None:
 
 
 def _verb(page: Page, verb: str | Word) -> None:
-    page.say(verb)
     page.agreement = IGNORE
+    page.say(verb)
 
 
 def _statement(page: Page, dice: Dice) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.toys.language.grammar import evaluation, pronoun, sentence
-from interp.toys.language.lexicon import Word, lexicon
+from interp.toys.language.lexicon import IGNORE, Word, lexicon
 from interp.toys.language.writing import Dice, Page
 
 __all__ = ["brackets", "events", "opinion", "plain", "sequence", "story"]
@@ -95,8 +95,8 @@ def events(page: Page, dice: Dice) -> None:
         page.agreement = number
         page.say(pair[number], entity=pair)
         kind = dice.pick(("was", "continued", "started"))
+        page.agreement = IGNORE
         page.say(("was", "were")[number] if kind == "was" else kind)
-        page.agreement = -100
         if kind == "was":
             page.say(dice.pick(words.neutral), ".")
         else:

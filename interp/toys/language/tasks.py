@@ -234,16 +234,16 @@ def _write_sva(page: Page, dice: Dice, facts: Facts) -> None:
         page.say("that", "the")
         page.agreement = facts["attractor"]
         page.say(facts["other"][facts["attractor"]], entity=facts["other"])
+        page.agreement = number
         page.say(facts["verb"].present(facts["attractor"]))
         page.depth -= 1
-        page.agreement = number
     page.mark()
+    page.agreement = IGNORE
     if facts["form"] == "verb":
         page.say(facts["action"].present(number))
     else:
         past = facts["form"] == "past"
         page.say(("has", "have")[number] if facts["form"] == "have" else copula(number, past=past))
-    page.agreement = IGNORE
     page.say(*facts.get("rest", ()), ".")
 
 
@@ -346,8 +346,10 @@ def _write_calendar(page: Page, dice: Dice, facts: Facts) -> None:
 
 
 def _draw_induction(dice: Dice, reason: str | None) -> Facts:
-    length = dice.whole(6, 28)
-    return {"sequence": dice.some(content(), length), "again": dice.whole(2, length)}
+    """A sequence of different tokens, said twice or more; ``again`` tokens of the last copy are said."""
+    length = dice.whole(4, 28)
+    copies = 1 if reason is not None else dice.whole(1, min(5, 56 // length - 1))
+    return {"sequence": dice.some(content(), length), "copies": copies, "again": dice.whole(2, length)}
 
 
 @functools.cache
@@ -361,7 +363,9 @@ def content() -> tuple[Word, ...]:
 
 
 def _write_induction(page: Page, dice: Dice, facts: Facts) -> None:
-    page.say(*facts.get("first", facts["sequence"]), *facts["sequence"][: facts["again"] - 1])
+    page.say(
+        *facts.get("first", facts["sequence"]) * facts["copies"], *facts["sequence"][: facts["again"] - 1]
+    )
     page.mark()
     page.say(facts["sequence"][facts["again"] - 1])
 
