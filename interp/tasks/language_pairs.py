@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from interp.errors import InputError, nearest
+from interp.tasks.english.writers import different
 from interp.tasks.pairs import Pair, Words
 
 __all__ = ["corruption", "draw", "speaks"]
@@ -32,12 +32,12 @@ def corruption(task: str, asked: str | None) -> str:
 
 
 def draw(task: str, words: Words, *, n: int, split: str, seed: int, corruption: str) -> list[Pair]:
-    """``n`` pairs of the language.
+    """``n`` different pairs of the language.
 
     Raises
     ------
     InputError
-        The tokenizer is not the language's.
+        The tokenizer is not the language's, or there are no ``n`` different prompts.
     """
     from interp.toys import language
 
@@ -51,18 +51,22 @@ def draw(task: str, words: Words, *, n: int, split: str, seed: int, corruption: 
                 f"the tokenizer does not know the language's word {error}: prompts of the language need its tokenizer"
             ) from None
 
-    drawn: Any = language.prompt_pairs(task, n=n, split=split, seed=seed, corruption=corruption)
-    return [
-        Pair(
-            clean=words.prompt(coded(pair.clean)),
-            corrupted=words.prompt(coded(pair.corrupted)),
-            answers=coded(pair.answers),
-            wrong=coded(pair.wrong),
-            facts=dict(pair.facts),
-            texts=(" ".join(pair.clean), " ".join(pair.corrupted)),
-        )
-        for pair in drawn
-    ]
+    def drawn() -> Iterator[Pair]:
+        done, size = 0, n
+        while True:  # a longer list begins like a shorter one
+            rows = language.prompt_pairs(task, n=size, split=split, seed=seed, corruption=corruption)
+            for row in rows[done:]:
+                yield Pair(
+                    clean=words.prompt(coded(row.clean)),
+                    corrupted=words.prompt(coded(row.corrupted)),
+                    answers=coded(row.answers),
+                    wrong=coded(row.wrong),
+                    facts=dict(row.facts),
+                    texts=(" ".join(row.clean), " ".join(row.corrupted)),
+                )
+            done, size = size, 2 * size
+
+    return different(drawn(), n=n, task=task)
 
 
 def _ids(words: Words) -> dict[str, int]:

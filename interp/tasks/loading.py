@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 from interp.errors import InputError, ModelError, nearest
 from interp.tasks.english.sentences import repeats
@@ -27,7 +27,7 @@ MEASURE_OF = {
 NAMES = tuple(MEASURE_OF)
 """The tasks that :func:`load` knows."""
 CORRUPTIONS = {name: writer.corruptions for name, writer in WRITERS.items()} | {
-    "induction": ("first_copy", "answer")
+    "induction": ("broken", "answer")
 }
 """The corruptions of each task in English, the default first."""
 SPLITS = ("train", "heldout")
@@ -39,11 +39,11 @@ def load(  # one parameter over seven: they are what a set of prompts is made of
     *,
     model: Any = None,
     tokenizer: Any = None,
-    split: Literal["train", "heldout"] = "train",
+    split: str = "train",
     n: int = 64,
     seed: int = 0,
     corruption: str | None = None,
-    source: Literal["auto", "english", "language"] = "auto",
+    source: str = "auto",
     prepend_bos: bool | None = None,
 ) -> Task:
     """A task: ``n`` different pairs of clean and corrupted prompts that line up token by token.

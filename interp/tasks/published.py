@@ -27,7 +27,7 @@ _NODE = re.compile(r"a(\d+)\.h(\d+)|m(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reference:
-    """A published circuit. Nodes: ``input``, ``a9.h9``, ``m0``, ``logits``; edges: ``a0.h1->a5.h5<k>``, ``m0->logits``."""
+    """A published circuit; nodes ``input``, ``a9.h9``, ``m0``, ``logits``; edges ``a0.h1->a5.h5<k>``, ``m0->m1``."""
 
     task: str
     version: str

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from interp.errors import InputError
 from interp.tasks.layouts import Layout, Row, recognise
@@ -29,7 +29,7 @@ def read(  # one parameter over seven: where the data is, how it is laid out, wh
     columns: Mapping[str, str] | None = None,
     measure: str | None = None,
     space: bool = True,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: str = "raise",
     prepend_bos: bool | None = None,
 ) -> Task:
     """A task from a CSV, TSV or JSON-lines file with a pair of prompts and its answer in every row.
@@ -154,7 +154,7 @@ def _table(stream: Any, source: Path) -> Iterator[Row | str]:
             else:
                 yield dict(row)
     except csv.Error as error:
-        raise InputError(f"{source}, line {reader.line_num}: not CSV ({error})") from error
+        raise InputError(f"{source}, behind line {reader.line_num}: not CSV ({error})") from error
 
 
 def _objects(stream: Any, source: Path) -> Iterator[Row | str]:

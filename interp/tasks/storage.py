@@ -41,7 +41,8 @@ def save(task: Task, path: str | Path) -> Path:
                 "facts": dict(fact),
             }
         )
-    used = {j for row in rows for key in ("clean_ids", "corrupted_ids", "answers", "wrong") for j in row[key]}
+    shown = ("clean_ids", "corrupted_ids", "answers", "wrong")
+    used = {_padding(task), *(j for row in rows for key in shown for j in row[key])}
     known = None if task.reference is None else [task.reference.task, task.reference.version]
     header = {
         "format": FORMAT,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -158,15 +158,13 @@ class Task:
         """
         return MEASURES[self.measure].score(*self._read(logits, rows))
 
-    def correct(
-        self, logits: Logits, *, rows: Any = None, among: Literal["wrong", "vocabulary"] | None = None
-    ) -> Bool[Tensor, "batch"]:
+    def correct(self, logits: Logits, *, rows: Any = None, among: str | None = None) -> Bool[Tensor, "batch"]:
         """Whether an answer beats all its competitors by logit; a tie is a miss.
 
         ``among`` the wrong answers or the whole vocabulary; by default the wrong ones, and the vocabulary for a
         log-probability.
         """
-        among = among or MEASURES[self.measure].among  # type: ignore[assignment]
+        among = among or MEASURES[self.measure].among
         if among not in ("wrong", "vocabulary"):
             raise InputError(f"among={among!r}; it is 'wrong' or 'vocabulary'")
         final, answers, wrong = self._read(logits, rows)
@@ -174,9 +172,7 @@ class Task:
             raise InputError(f"row {bare} has no wrong answers: count among='vocabulary'")
         return scoring.right(final, answers, wrong if among == "wrong" else None)
 
-    def accuracy(
-        self, logits: Logits, *, rows: Any = None, among: Literal["wrong", "vocabulary"] | None = None
-    ) -> float:
+    def accuracy(self, logits: Logits, *, rows: Any = None, among: str | None = None) -> float:
         """The fraction of rows that are :meth:`correct`."""
         return float(self.correct(logits, rows=rows, among=among).double().mean())
 
@@ -214,7 +210,9 @@ class Task:
         """The task of some rows: a slice, indices, a mask, or a condition on a row's facts."""
         if callable(rows):
             rows = [i for i, fact in enumerate(self.facts) if rows(fact)]
-        index = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        every = torch.arange(len(self))
+        index = every[:0] if isinstance(chosen, Tensor) and chosen.numel() == 0 else every[chosen]
         if len(index) == 0:
             raise InputError(f"no row of task {self.name!r} is selected; it has {len(self)}")
         kept = index.tolist()
@@ -268,8 +266,9 @@ class Task:
             "answer": [[show(i) for i in row if i != NONE] for row in self.answers.tolist()],
             "wrong": [[show(i) for i in row if i != NONE] for row in self.wrong.tolist()],
         }
-        facts = pd.DataFrame([dict(fact) for fact in self.facts], index=range(len(self)))
-        return pd.DataFrame(columns).join(facts, rsuffix="_fact")
+        known = dict.fromkeys(key for fact in self.facts for key in fact)
+        facts = {f"{k}_fact" if k in columns else k: [fact.get(k) for fact in self.facts] for k in known}
+        return pd.DataFrame({**columns, **facts})
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON lines: a header, then a row per pair. See :mod:`interp.tasks.storage`."""

@@ -19,7 +19,7 @@ YEAR = "The {noun} lasted from the year {century}{year:02} to the year {century}
 def greater_than(words: Words, split: str, corruption: str, random: Random) -> Iterator[Draft]:
     """``The war lasted from the year 1732 to the year 17``: right are all two-digit tokens after 32, wrong the others.
 
-    Corruption ``01``: the first year ends in 01. Years of 02 to 98 that are two tokens, the century and two digits.
+    Corruption ``year01``: the first year ends in 01. Years of 02 to 98 that are two tokens, the century and two digits.
     Held out: nouns and (century, year) cells.
 
     References
@@ -29,7 +29,9 @@ def greater_than(words: Words, split: str, corruption: str, random: Random) -> I
     nouns = words.keep(part(SPANS, split), what="nouns", least=1)
     digits, cells = year_tokens(words)
     of_split = [
-        (c, y) for c, y in cells if 2 <= y <= 98 and (c, 1) in cells and held(c, y) == (split == "heldout")
+        (c, y)
+        for c, y in sorted(cells)
+        if 2 <= y <= 98 and (c, 1) in cells and held(c, y) == (split == "heldout")
     ]
     if not of_split:
         raise InputError("no year of this tokenizer is a century and two digits with all of 00-99 as endings")
@@ -69,9 +71,8 @@ def _year_tokens(words: Words) -> tuple[list[int], set[tuple[int, int]]]:
         if ids[:-1] == head and ids[-1] not in words.special and endings.setdefault(year, ids[-1]) == ids[-1]:
             good.add((century, year))
     alone = [ids[0] if len(ids) == 1 else None for ids in words.ids([f"{y:02}" for y in range(100)])]
-    if all(
-        alone[year] == token for year, token in endings.items()
-    ):  # an ending no century leaves apart, as 00
+    if endings and all(alone[year] == token for year, token in endings.items()):
+        # an ending that no century leaves apart, as 00
         endings |= {y: token for y, token in enumerate(alone) if token is not None and y not in endings}
     if len(set(endings.values())) < 100:
         raise InputError(
@@ -95,6 +96,10 @@ UNITS = {
             "The shop opens on {start} and closes {count} later, on",
             "We start on {start}, and the work takes {count}, so we finish on",
             "They left on {start} and came back {count} after that, on",
+            "The parcel was sent on {start} and arrived {count} later, on",
+            "It rained on {start}, and {count} later it rained again, on",
+            "She called on {start} and will call again in {count}, on",
+            "The trial began on {start} and ended {count} after that, on",
         ),
     ),
     "month": (
@@ -104,6 +109,10 @@ UNITS = {
             "The course begins in {start} and ends {count} later, in",
             "She moved here in {start} and left after {count}, in",
             "The next meeting comes {count} after {start}, in",
+            "They planted the tree in {start} and it flowered {count} later, in",
+            "The bridge was closed in {start} and opened again {count} later, in",
+            "He lost his job in {start} and found another {count} later, in",
+            "The lease starts in {start} and runs for {count}, so it ends in",
         ),
     ),
 }
@@ -112,8 +121,8 @@ UNITS = {
 def calendar(words: Words, split: str, corruption: str, random: Random) -> Iterator[Draft]:
     """A weekday or month counted on by one to six days or one to eleven months; wrong are all the other names.
 
-    Corruptions: ``start`` another weekday or month, ``offset`` another number; both out of the same split's cells.
-    Held out: (unit, start, offset) cells, a third of them, and templates.
+    Corruptions: ``other_base`` another weekday or month, ``other_offset`` another number; both out of the same
+    split's cells. Held out: (unit, start, offset) cells, a third of them, and templates.
     """
     for unit, (names, _) in UNITS.items():
         words.keep(names, what=f"names of a {unit}", least=len(names))
@@ -125,7 +134,7 @@ def calendar(words: Words, split: str, corruption: str, random: Random) -> Itera
         cells = [(s, o) for s in range(n) for o in range(1, n) if held(s, o) == (split == "heldout")]
         start, offset = random.choice(cells)
         template, scene = random.choice(part(list(enumerate(scenes)), split))
-        fixed = 1 if corruption == "start" else 0  # which of (start, offset) stays
+        fixed = 1 if corruption == "other_base" else 0  # which of (start, offset) stays
         foil = random.choice(
             [c for c in cells if c[fixed] == (start, offset)[fixed] and c != (start, offset)]
         )

@@ -80,14 +80,22 @@ REASONS = (
     "People ask {name} for help when",
     "The committee chose {name} because",
     "They thanked {name} after",
+    "The neighbors called {name} when",
+    "Nobody had seen {name} since",
+    "Our team won with {name}, although",
+    "The manager promoted {name} because",
+    "The children like {name} because",
+    "The class laughed with {name} when",
+    "A letter came for {name} while",
+    "The train left without {name} because",
 )
 
 
 def gender(words: Words, split: str, corruption: str, random: Random) -> Iterator[Draft]:
     """Prompts that name one person and break off where a pronoun follows: `` he`` or `` she``.
 
-    Clean names are female and male in turn. Corruption ``flip``: a name of the other gender. Held out: names and
-    templates.
+    Clean names are female and male in turn. Corruption ``other_gender``: a name of the other gender. Held out: names
+    and templates.
     """
     pools = {
         "female": words.keep(part(FEMALE, split), what="female names", least=2),

@@ -35,8 +35,8 @@ NUMBERS = ("singular", "plural")
 def agreement(words: Words, split: str, corruption: str, random: Random) -> Iterator[Draft]:
     """A subject and the place of its verb: bare, across a prepositional phrase, across a relative clause, in turn.
 
-    The noun between subject and verb (the attractor) is of either number. Corruption ``number``: the subject in the
-    other number, everything else as it was; the wrong answer is then right. Held out: all nouns and the openings.
+    The noun between subject and verb (the attractor) is of either number. Corruption ``other_number``: the subject
+    in the other number, all else as it was; the wrong answer is then right. Held out: all nouns and the openings.
     """
     people = words.keep(part(PEOPLE, split), what="nouns for people, singular and plural,", least=2)
     things = words.keep(part(THINGS, split), what="nouns for things, singular and plural,", least=1)
@@ -129,7 +129,7 @@ def repeats(
 ) -> Iterator[Pair]:
     """Random tokens, all different, and the beginning of the same again; the answer is what followed the first time.
 
-    Corruptions: ``first_copy`` puts other random tokens in the first copy, so that nothing repeats; ``answer`` only in
+    Corruptions: ``broken`` puts other random tokens in the first copy, so that nothing repeats; ``answer`` only in
     the answer's first place. The wrong answer is the token that stands there then. Held out: every fourth token id.
     """
     pool = part(vocabulary, split)
@@ -146,9 +146,7 @@ def repeats(
         asked = random.randrange(
             2 if length > 3 else 1, length
         )  # at least one token before the last is repeated too
-        foil = (
-            list(other) if corruption == "first_copy" else [*first[:asked], other[asked], *first[asked + 1 :]]
-        )
+        foil = list(other) if corruption == "broken" else [*first[:asked], other[asked], *first[asked + 1 :]]
         clean, corrupted = ([*start, *first[:asked]] for start in (first, foil))
         yield Pair(
             clean=words.prompt(clean) if words else tuple(clean),

@@ -26,14 +26,14 @@ class Writer:
 
 WRITERS: Mapping[str, Writer] = {
     "ioi": Writer(drafts=indirect_object, corruptions=("abc", "swap", "random_s2")),
-    "greater_than": Writer(drafts=greater_than, corruptions=("01",)),
+    "greater_than": Writer(drafts=greater_than, corruptions=("year01",)),
     "docstring": Writer(drafts=docstring, corruptions=("random_random", "random_def", "random_doc")),
-    "gender": Writer(drafts=gender, corruptions=("flip",)),
-    "sva": Writer(drafts=agreement, corruptions=("number",)),
-    "calendar": Writer(drafts=calendar, corruptions=("start", "offset")),
+    "gender": Writer(drafts=gender, corruptions=("other_gender",)),
+    "sva": Writer(drafts=agreement, corruptions=("other_number",)),
+    "calendar": Writer(drafts=calendar, corruptions=("other_base", "other_offset")),
 }
-TRIES = 20
-"""Drafts per pair that is asked for, before a split counts as exhausted."""
+PATIENCE = 10
+"""Drafts in a row without a new pair, per pair that was found, after which a split counts as exhausted."""
 
 
 def write(task: str, words: Words, *, n: int, split: str, corruption: str, random: Random) -> list[Pair]:
@@ -57,14 +57,15 @@ def different(fitted: Iterator[Pair | str], *, n: int, task: str) -> list[Pair]:
     """The first ``n`` pairs whose clean prompts differ."""
     found: dict[tuple[int, ...], Pair] = {}
     refused: list[str] = []
-    tries = TRIES * n + 200
-    for item in islice(fitted, tries):
+    idle = tries = 0
+    while len(found) < n and idle < 200 + PATIENCE * len(found):
+        item, tries, idle = next(fitted), tries + 1, idle + 1
         if isinstance(item, str):
             refused.append(item)
         elif item.clean not in found:
-            found[item.clean] = item
-            if len(found) == n:
-                return list(found.values())
+            found[item.clean], idle = item, 0
+    if len(found) == n:
+        return list(found.values())
     why = f"; {len(refused)} did not fit this tokenizer, the first because {refused[0]}" if refused else ""
     raise InputError(
         f"{task}: only {len(found)} different prompts in {tries} drafts, {n} were asked for{why}. Ask for fewer"
