@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = attach(
         "Result": "results",
         "analyze": "study.analysis",
         "metrics": "metrics",
+        "tasks": "tasks",
         "toys": "toys",
         # errors
         "CheckError": "errors",

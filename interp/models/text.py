@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError, ModelError
@@ -11,7 +11,7 @@ from interp.tokens import Tokens
 if TYPE_CHECKING:
     from interp.models.base import Model
 
-__all__ = ["encode", "texts_to_tokens"]
+__all__ = ["encode", "shower", "texts_to_tokens"]
 
 
 def texts_to_tokens(
@@ -32,7 +32,7 @@ def texts_to_tokens(
     if truncate and model.n_ctx is not None:
         sequences = [s[: model.n_ctx] for s in sequences]
     pad = getattr(model.tokenizer, "pad_token_id", None) or 0
-    tokens = Tokens.of(sequences, pad=pad, side=padding_side, show=_shower(model))
+    tokens = Tokens.of(sequences, pad=pad, side=padding_side, show=shower(model.tokenizer))
     check_ids(model, tokens.ids)
     explain_ids(model, tokens.ids)
     return tokens
@@ -70,8 +70,8 @@ def encode(model: Model, texts: Sequence[str], prepend_bos: bool | None = None) 
     return sequences
 
 
-def _shower(model: Model):
-    tokenizer = model.tokenizer
+def shower(tokenizer: Any) -> Callable[[int], str]:
+    """One token id to the text to show for it; the id itself where there is no tokenizer."""
     if tokenizer is None:
         return str
     known: dict[int, str] = {}

@@ -95,6 +95,8 @@ CORRUPTIONS: dict[str, tuple[str, ...]] = {task: tuple(kinds) for task, kinds in
 def _plain(value: Any) -> Any:
     if isinstance(value, Word):
         return value.text
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -1,0 +1,124 @@
+"""A task in one file of JSON lines: a header line, then one line per pair with its texts, ids and facts.
+
+The header holds the text of every token that occurs, so a task read back shows its strings without a tokenizer,
+and the hash of prompts and answers, which is checked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InterpError, StoreError
+from interp.runs.files import json_bytes, write_bytes_atomic
+from interp.tasks.pairs import Pair
+from interp.tasks.published import reference
+from interp.tasks.scoring import NONE
+
+if TYPE_CHECKING:
+    from interp.tasks.task import Task
+    from interp.tokens import Tokens
+
+__all__ = ["SCHEMA", "load", "save"]
+
+SCHEMA = 1
+FORMAT = "interp task"
+
+
+def save(task: Task, path: str | Path) -> Path:
+    """Write ``task`` so that ``path`` holds all of it or what it held before."""
+    rows = []
+    for i, (texts, fact) in enumerate(zip(task.texts, task.facts, strict=True)):
+        rows.append(
+            {
+                "clean": texts[0],
+                "corrupted": texts[1],
+                "clean_ids": _real(task.clean, i),
+                "corrupted_ids": _real(task.corrupted, i),
+                "answers": [j for j in task.answers[i].tolist() if j != NONE],
+                "wrong": [j for j in task.wrong[i].tolist() if j != NONE],
+                "facts": dict(fact),
+            }
+        )
+    shown = ("clean_ids", "corrupted_ids", "answers", "wrong")
+    used = {_padding(task), *(j for row in rows for key in shown for j in row[key])}
+    known = None if task.reference is None else [task.reference.task, task.reference.version]
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "name": task.name,
+        "measure": task.measure,
+        "reference": known,
+        "provenance": dict(task.provenance),
+        "prompts_sha256": task.describe()["prompts_sha256"],
+        "tokens": {str(j): task.clean.show(j) for j in sorted(used)},
+        "pad": _padding(task),
+        "side": "right" if bool(task.clean.mask[:, 0].all()) else "left",
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, b"".join(json_bytes(line) + b"\n" for line in (header, *rows)))
+    return path
+
+
+def _real(tokens: Tokens, row: int) -> list[int]:
+    return tokens.ids[row][tokens.mask[row]].tolist()
+
+
+def _padding(task: Task) -> int:
+    padded = task.clean.ids[~task.clean.mask]
+    return int(padded[0]) if len(padded) else 0
+
+
+def load(path: str | Path) -> Task:
+    """See :meth:`interp.tasks.Task.load`."""
+    from interp.tasks.task import Task
+
+    path = Path(path)
+    header, rows = _lines(path)
+    try:
+        strings = {int(key): str(text) for key, text in header["tokens"].items()}
+        known = header["reference"]
+        task = Task.of(
+            [_pair(row) for row in rows],
+            name=header["name"],
+            measure=header["measure"],
+            show=lambda token: strings.get(token, str(token)),
+            pad=header["pad"],
+            side=header["side"],
+            reference=None if known is None else reference(known[0], version=known[1]),
+            provenance=header["provenance"],
+        )
+    except (InterpError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as a task: {type(error).__name__}: {error}") from error
+    if task.describe()["prompts_sha256"] != header.get("prompts_sha256"):
+        raise StoreError(
+            f"{path} is damaged or was edited: its prompts and answers do not have the hash it names"
+        )
+    return task
+
+
+def _lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    if not path.is_file():
+        raise StoreError(f"no task at {path}")
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise StoreError(f"{path} is no task file, or it is torn: {error}") from error
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("format") != FORMAT:
+        raise StoreError(f"{path} was not written by Task.save; read your own data with interp.tasks.read")
+    if lines[0].get("schema") != SCHEMA:
+        raise StoreError(f"{path} has task schema {lines[0].get('schema')!r}; this version reads {SCHEMA}")
+    return lines[0], lines[1:]
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    return Pair(
+        clean=tuple(row["clean_ids"]),
+        corrupted=tuple(row["corrupted_ids"]),
+        answers=tuple(row["answers"]),
+        wrong=tuple(row["wrong"]),
+        facts=row["facts"],
+        texts=(row["clean"], row["corrupted"]),
+    )
