@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from interp.toys.language.copies import content
 from interp.toys.language.corpus import BOS, PAD, document
 from interp.toys.language.lexicon import encode
 from interp.toys.language.prompts import TASKS, PromptPair, prompt_pairs
-from interp.toys.language.tasks import content
 from interp.toys.language.writing import Dice
 
 __all__ = ["EXAM_SEED", "PASS", "SCORES", "answer_rows", "examine", "failed", "repeats", "scores"]

@@ -46,9 +46,9 @@ CANNOT = (
 
 def card_of(run: Path, other: Path | None) -> dict[str, Any]:
     """Everything measured of a finished run, and of one with another seed."""
-    from interp.models.loading import load
-
     import torch
+
+    from interp.models.loading import load
 
     card = read_json(run / "model" / "exam.json")
     card["heads"] = head_facts(load(str(run / "model"), dtype=torch.float32))
@@ -66,10 +66,10 @@ def page(card: Mapping[str, Any]) -> str:
         "# mini: a language model whose language is known",
         "",
         f"GPT-2's architecture: {recipe['n_layers']} layers, d_model {recipe['d_model']}, {recipe['n_heads']} heads, "
-        f"context {recipe['length']}, {len(vocabulary())} tokens. Trained on {card['n_tokens'] / 1e6:.1f} million tokens of "
-        f"`interp.toys.language` (seed {card['seed']}) by `{card['command']}`: {recipe['steps']} steps, Muon and AdamW, "
-        f"{card['cpu_seconds'] / 60:.0f} minutes of one CPU core. Weights are stored in 16 bits and loaded as float32; all that follows was "
-        "measured after reloading.",
+        f"context {recipe['length']}, {len(vocabulary())} tokens. Trained on {card['n_tokens'] / 1e6:.1f} million "
+        f"tokens of `interp.toys.language` (seed {card['seed']}) by `{card['command']}`: {recipe['steps']} steps, "
+        f"Muon and AdamW, {card['cpu_seconds'] / 60:.0f} minutes of one CPU core. Weights are stored in 16 bits and "
+        "loaded as float32; all that follows was measured after reloading.",
         "",
         "## What it can do",
         "",
@@ -108,13 +108,13 @@ def _table(card: Mapping[str, Any]) -> list[str]:
 def _rest(card: Mapping[str, Any]) -> list[str]:
     copies, fluency = card["exam"]["repeats"], card["exam"]["fluency"]
     return [
-        f"Two copies of 24 random tokens (n = {copies['n']}): {copies['first_copy_nats']:.2f} nats a token on the first, "
-        f"{copies['second_copy_nats']:.3f} on the second, ratio {copies['ratio']:.3f}.",
+        f"Two copies of 24 random tokens (n = {copies['n']}): {copies['first_copy_nats']:.2f} nats a token on the "
+        f"first, {copies['second_copy_nats']:.3f} on the second, ratio {copies['ratio']:.3f}.",
         "",
         f"Fresh documents (n = {fluency['n_documents']}, {fluency['n_tokens']} tokens with the end mark): "
-        f"{fluency['loss_nats']:.4f} nats a token, perplexity {fluency['perplexity']:.3f}. The generator's own choices have "
-        f"{fluency['generator_nats']:.4f} nats, perplexity {fluency['generator_perplexity']:.3f}, on the same documents: "
-        f"{fluency['loss_nats'] - fluency['generator_nats']:+.4f} nats from the floor.",
+        f"{fluency['loss_nats']:.4f} nats a token, perplexity {fluency['perplexity']:.3f}. The generator's own choices "
+        f"have {fluency['generator_nats']:.4f} nats, perplexity {fluency['generator_perplexity']:.3f}, on the same "
+        f"documents: {fluency['loss_nats'] - fluency['generator_nats']:+.4f} nats from the floor.",
     ]
 
 
@@ -144,8 +144,8 @@ def _heads(card: Mapping[str, Any]) -> list[str]:
         "",
         *_strongest(card),
         "",
-        f"The score of each task when one head's output is put to its mean over the task's prompts (n = {n} a task; standard error "
-        f"at most {0.5 / math.sqrt(n):.3f}); blank where the score falls by less than 0.02:",
+        f"The score of each task when one head's output is put to its mean over the task's prompts (n = {n} a task; "
+        f"standard error at most {0.5 / math.sqrt(n):.3f}); blank where the score falls by less than 0.02:",
         "",
         "| task | unharmed | " + " | ".join(names) + " |",
         "|---|---|" + "---|" * len(names),

@@ -29,18 +29,18 @@ def _task(name: str) -> Callable[[Page, Dice], None]:
 
 MIXTURE: dict[str, tuple[float, Callable[[Page, Dice], None]]] = {
     "ioi": (0.14, _task("ioi")),
-    "greater_than": (0.08, _task("greater_than")),
-    "docstring": (0.07, _task("docstring")),
-    "gender": (0.08, _task("gender")),
+    "greater_than": (0.09, _task("greater_than")),
+    "docstring": (0.06, _task("docstring")),
+    "gender": (0.07, _task("gender")),
     "sva": (0.10, _task("sva")),
     "induction": (0.10, _task("induction")),
-    "calendar": (0.18, _task("calendar")),
+    "calendar": (0.20, _task("calendar")),
     "plain": (0.09, passages.plain),
     "story": (0.06, passages.story),
     "opinion": (0.03, passages.opinion),
     "events": (0.02, passages.events),
     "brackets": (0.02, passages.brackets),
-    "sequence": (0.03, passages.sequence),
+    "sequence": (0.02, passages.sequence),
 }
 """What a document is: share of documents, and how it is written. The label ``task`` is the index in this order."""
 _NAMES, _SHARES = tuple(MIXTURE), tuple(share for share, _ in MIXTURE.values())

@@ -120,8 +120,16 @@ def predicate(page: Page, dice: Dice, number: int) -> None:
         if kind == "transitive":
             noun_phrase(page, dice, deep=False)
             page.agreement = IGNORE
-        elif dice.chance(0.4):
-            page.say(dice.pick(("in", "beside")), "the", dice.pick(words.places))
+        elif dice.chance(0.5):
+            _where(page, dice)
+
+
+def _where(page: Page, dice: Dice) -> None:
+    if dice.chance(0.5):
+        page.say("in the", dice.pick(lexicon().places))
+        return
+    other = dice.pick(lexicon().nouns)
+    page.say("beside the", other[dice.pick((0, 1))], entity=other)
 
 
 def _verb(page: Page, verb: str | Word) -> None:

@@ -111,7 +111,10 @@ TRANSITIVE = (
 POSITIVE = "happy kind great lovely wonderful bright brave gentle calm proud"
 NEGATIVE = "sad cruel dreadful nasty terrible gloomy fearful furious lazy broken"
 NEUTRAL = "red blue green black white brown young new small large tall long short round quiet heavy"
-DIGITS = "one two three four five six seven eight nine ten eleven twelve"
+DIGITS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
 FIXED = {  # closed classes: (part of speech, labels): words; a slash makes a second entry of the same token
     ("pronoun", (("number", 0), ("gender", 0))): "She she her/object",
     ("pronoun", (("number", 0), ("gender", 1))): "He he him",

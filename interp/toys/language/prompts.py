@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.errors import InputError, nearest
+from interp.toys.language.construct import Construct, Facts
+from interp.toys.language.copies import content
 from interp.toys.language.lexicon import Word, lexicon
-from interp.toys.language.tasks import CONSTRUCTS, Construct, Facts, circle, content
+from interp.toys.language.quantities import circle
+from interp.toys.language.tasks import CONSTRUCTS
 from interp.toys.language.writing import Dice, Page
 
 __all__ = ["CORRUPTIONS", "TASKS", "PromptPair", "prompt_pairs"]
