@@ -142,18 +142,13 @@ def _windows(model: Any, texts: Any, *, max_tokens: int, length: int) -> Materia
 
 
 def _own(embedded: Embedded, *, seed: int, max_tokens: int) -> Material:
-    ids = embedded.inputs(max(1, max_tokens // 3), seed=seed)
-    strings, card = embedded.strings, embedded.card
+    sample = embedded.sample(max_tokens, seed=seed)
     return Material(
-        tokens=Tokens.full(ids, show=lambda token: strings[token]),
-        labels=embedded.labels(ids),
-        source=f"{len(ids)} of its {embedded.group.order**2} inputs 'a b ='",
-        sha256=_hash(ids),
-        notes=(
-            f"The network was trained on {card['n_train']} of its {embedded.group.order**2} inputs "
-            f"(seed {card['seed']}, {card['epochs']} epochs) and answers {card['test_accuracy']:.2%} of the other "
-            f"{card['n_test']}, which it never saw.",
-        ),
+        tokens=sample.tokens,
+        labels=sample.labels,
+        source=sample.source,
+        sha256=_hash(sample.tokens.ids),
+        notes=embedded.notes,
     )
 
 

@@ -1,6 +1,7 @@
-"""Toy networks whose algorithm is known: groups, a small transformer, and the trained networks that ship along.
+"""Networks whose mechanism is known: group operations, induction, superposition, and circuits planted by hand.
 
-`train_group.py` grows one from scratch; `collection.py` hands out the shipped ones, which `interp.load` takes by name.
+`collection.py` is the registry: it hands out everything that `interp.load` takes by name. The `train_*.py` grow the
+trained ones from scratch; `planted_designs.py` wires the planted ones.
 """
 
 from interp.lazy import attach
@@ -8,13 +9,30 @@ from interp.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Edge": "planted_graph",
         "Embedded": "collection",
         "Group": "groups",
+        "InductionRecipe": "train_induction",
+        "Planted": "planted_circuits",
+        "PlantedGraph": "planted_graph",
         "Recipe": "train_group",
         "Shape": "networks",
+        "Superposition": "superposition",
+        "SuperpositionRecipe": "train_superposition",
         "Transformer": "networks",
+        "Trials": "planted_circuits",
+        "Wiring": "wiring",
+        "copy_loss": "repeats",
         "embedded": "collection",
+        "feature_dimensionality": "superposition",
+        "features_per_dimension": "superposition",
+        "head_scores": "repeats",
         "names": "collection",
+        "planted": "planted_circuits",
+        "repeated": "repeats",
+        "superposition_loss": "train_superposition",
         "train_group_network": "train_group",
+        "train_induction_network": "train_induction",
+        "train_superposition_networks": "train_superposition",
     },
 )

@@ -1,7 +1,7 @@
 """A small transformer without norms, written as plain modules so that every intermediate tensor has a module.
 
 The network of the grokking papers: token and position embedding, blocks of attention and a ReLU MLP that add to
-one residual stream, an unembedding; no layer norm, no bias. Queries, keys, values and output are separate
+one residual stream, an unembedding; no layer norm, no bias. With ``d_mlp=0`` it is attention only. Queries, keys, values and output are separate
 ``nn.Linear`` modules, and the pattern and the head outputs pass through ``nn.Identity`` modules, so that plain
 forward hooks reach all of them.
 
@@ -27,7 +27,7 @@ __all__ = ["Shape", "Transformer"]
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a :class:`Transformer`."""
+    """The sizes of a :class:`Transformer`; ``d_mlp`` 0 leaves the MLPs out."""
 
     d_vocab: int
     n_ctx: int
@@ -38,8 +38,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            least = 0 if name == "d_mlp" else 1
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
         if self.d_model % self.n_heads:
             raise InputError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
 
@@ -88,17 +89,17 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each added to the residual stream."""
+    """Attention, then MLP (where there is one), each added to the residual stream."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.attn = Attention(shape)
-        self.mlp = MLP(shape)
+        self.mlp = MLP(shape) if shape.d_mlp else None
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream after the block."""
         x = x + self.attn(x)
-        return x + self.mlp(x)
+        return x if self.mlp is None else x + self.mlp(x)
 
 
 class Transformer(nn.Module):
@@ -137,7 +138,9 @@ class Transformer(nn.Module):
             mlp = anatomy.MLP(
                 path=f"{path}.mlp", up=f"{path}.mlp.up", down=f"{path}.mlp.down", act=f"{path}.mlp.act"
             )
-            return anatomy.Block(path=path, attn=attn, mlp=mlp, placement="none")
+            return anatomy.Block(
+                path=path, attn=attn, mlp=mlp if shape.d_mlp else None, placement="none"
+            )
 
         return anatomy.Anatomy(
             d_model=shape.d_model,

@@ -1,0 +1,82 @@
+"""Slow, obvious reference code: what the toolkit computes fast, written once more so that it can be read at a glance."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from interp.toys import Transformer
+
+
+def all_edges(n_layers: int, n_heads: int) -> list[str]:
+    """Every edge of a transformer with attention and MLPs, by hand: who has written before whom."""
+    edges, written = [], ["input"]
+    for layer in range(n_layers):
+        heads = [f"a{layer}.h{head}" for head in range(n_heads)]
+        for source in written:
+            for head in heads:
+                for port in "qkv":
+                    edges.append(f"{source}->{head}<{port}>")
+        written = written + heads
+        for source in written:
+            edges.append(f"{source}->m{layer}")
+        written = written + [f"m{layer}"]
+    for source in written:
+        edges.append(f"{source}->logits")
+    return edges
+
+
+def edge_forward(
+    module: Transformer, ids: Tensor, edges: Collection[str], *, foreign: Tensor | None = None
+) -> Tensor:
+    """The forward pass of a toy transformer along explicit edges, in float64.
+
+    A destination's input is the sum of the terms of the sources that have an edge to it. A source without that edge
+    contributes nothing there or, with ``foreign`` ids, the term that it has in a whole run on those.
+    """
+    nodes = _run(copy.deepcopy(module).double(), ids, set(edges), foreign)
+    return nodes["logits"]
+
+
+@torch.no_grad()
+def _run(module: Transformer, ids: Tensor, edges: set[str], foreign: Tensor | None) -> dict[str, Tensor]:
+    shape = module.shape
+    others: dict[str, Tensor] = {}
+    if foreign is not None:
+        everything = set(all_edges(shape.n_layers, shape.n_heads))
+        others = _run(module, foreign, everything, None)
+    pos = ids.shape[1]
+    terms = {"input": module.embed.weight[ids] + module.pos_embed.weight[:pos]}
+
+    def entering(destination: str) -> Tensor:
+        total = torch.zeros_like(terms["input"])
+        for source, term in terms.items():
+            if f"{source}->{destination}" in edges:
+                total = total + term
+            elif foreign is not None:
+                total = total + others[source]
+        return total
+
+    for layer in range(shape.n_layers):
+        attn, mlp = module.blocks[layer].attn, module.blocks[layer].mlp
+        written = {}
+        for head in range(shape.n_heads):
+            rows = slice(head * shape.d_head, (head + 1) * shape.d_head)
+            name = f"a{layer}.h{head}"
+            q = entering(f"{name}<q>") @ attn.q.weight[rows].T
+            k = entering(f"{name}<k>") @ attn.k.weight[rows].T
+            v = entering(f"{name}<v>") @ attn.v.weight[rows].T
+            z = torch.zeros_like(q)
+            for query in range(pos):
+                seen = slice(0, query + 1)
+                scores = (q[:, query : query + 1] * k[:, seen]).sum(-1) / shape.d_head**0.5
+                weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+                z[:, query] = (weights[:, :, None] * v[:, seen]).sum(1)
+            written[name] = z @ attn.o.weight[:, rows].T
+        terms.update(written)
+        hidden = (entering(f"m{layer}") @ mlp.up.weight.T).clamp(min=0)
+        terms[f"m{layer}"] = hidden @ mlp.down.weight.T
+    return {**terms, "logits": entering("logits") @ module.unembed.weight.T}
