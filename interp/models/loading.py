@@ -89,7 +89,11 @@ def _by_name(
             made = embedded(name)
             module = made.module if device is None else made.module.to(device)
             return _of_module(
-                module if dtype is None else module.to(dtype), backend, tokenizer, options, name=name
+                module if dtype is None else module.to(dtype),
+                backend,
+                tokenizer or made.tokenizer,
+                options,
+                name=name,
             )
         if name.startswith((".", "/", "~")):
             raise ModelError(f"no folder {name!r}")

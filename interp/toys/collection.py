@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 IGNORE = -100
 """The label of a token that has none."""
 
-FAMILIES = ("group_networks", "induction", "planted_circuits", "superposition")
+FAMILIES = ("mini", "group_networks", "induction", "planted_circuits", "superposition")
 """The modules that hold families of networks, in the order in which their names are listed."""
 
 

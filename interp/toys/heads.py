@@ -18,16 +18,11 @@ from interp.toys.exam import EXAM_SEED, answer_rows, repeats, scores
 from interp.toys.language.corpus import BOS, PAD
 from interp.toys.language.lexicon import encode
 from interp.toys.language.prompts import TASKS, prompt_pairs
+from interp.toys.repeats import head_scores
 
 __all__ = ["ablation_table", "attention_scores", "head_facts"]
 
 PATTERN, HEADS = "blocks.{}.attn.hook_pattern", "blocks.{}.attn.hook_z"
-
-
-def _patterns(model: Any, tokens: Any) -> Float[Tensor, "layer batch head query key"]:
-    sites = [PATTERN.format(layer) for layer in range(model.n_layers)]
-    acts = model.capture(tokens, sites, batch_size=64)
-    return torch.stack([acts[site].double() for site in sites])
 
 
 def attention_scores(
@@ -35,9 +30,9 @@ def attention_scores(
 ) -> dict[str, Float[Tensor, "layer head"]]:
     """Mean attention of every head to the places that name its kind.
 
-    ``previous_token``: to the token before, on sequences without repeats. On two copies of a random sequence, from the
-    second copy: ``duplicate_token`` to the same token in the first, ``induction`` to the token behind it. On IOI
-    prompts, from the last token: ``name_mover`` to the indirect object, ``subject`` to the last mention of the subject.
+    On two copies of a random sequence, from the second copy: ``previous`` to the token before, ``duplicate`` to the
+    same token in the first copy, ``induction`` to the token behind it. On IOI prompts, from the last token:
+    ``name_mover`` to the indirect object, ``subject`` to the last mention of the subject.
 
     Returns
     -------
@@ -46,24 +41,19 @@ def attention_scores(
 
     Notes
     -----
-    Cost: three forward passes of ``n`` rows.
+    Cost: two forward passes of ``n`` rows.
     """
-    ids = repeats(n, seed=seed)
-    length = (ids.shape[1] - 1) // 2
-    pattern = _patterns(model, ids)
-    before = pattern[..., 1 : length + 1, :].diagonal(dim1=-2, dim2=-1)
-    second = pattern[..., length + 1 :, :]
-    same = second[..., 1 : length + 1].diagonal(dim1=-2, dim2=-1)
-    behind = second[..., 2 : length + 2].diagonal(dim1=-2, dim2=-1)
-    names = _name_attention(model, n, seed)
-    found = {"previous_token": before, "duplicate_token": same, "induction": behind}
-    return {kind: values.mean((1, 3)) for kind, values in found.items()} | names
+    on_repeats = head_scores(model, repeats(n, seed=seed))
+    found = {kind: getattr(on_repeats, kind) for kind in ("previous", "induction", "duplicate")}
+    return found | _name_attention(model, n, seed)
 
 
 def _name_attention(model: Any, n: int, seed: int) -> dict[str, Tensor]:
     pairs = prompt_pairs("ioi", n=n, seed=seed)
     ids, last = answer_rows(pairs)
-    pattern = _patterns(model, ids)
+    sites = [PATTERN.format(layer) for layer in range(model.n_layers)]
+    acts = model.capture(ids, sites, batch_size=64)
+    pattern = torch.stack([acts[site].double() for site in sites])
     rows = torch.arange(len(pairs))
     out = {}
     for kind, fact, occurrence in (("name_mover", "indirect", 0), ("subject", "subject", -1)):

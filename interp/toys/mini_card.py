@@ -25,9 +25,9 @@ __all__ = ["card_of", "main", "page"]
 HOME = Path(__file__).parent / "weights" / "mini"
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 KINDS = {
-    "previous_token": "to the token before",
+    "previous": "to the token before",
     "induction": "from a repeated token to what followed it the first time",
-    "duplicate_token": "from a repeated token to its first mention",
+    "duplicate": "from a repeated token to its first mention",
     "name_mover": "from the end of an IOI prompt to the indirect object",
     "subject": "from the end of an IOI prompt to the last mention of the subject",
 }

@@ -138,9 +138,7 @@ class Transformer(nn.Module):
             mlp = anatomy.MLP(
                 path=f"{path}.mlp", up=f"{path}.mlp.up", down=f"{path}.mlp.down", act=f"{path}.mlp.act"
             )
-            return anatomy.Block(
-                path=path, attn=attn, mlp=mlp if shape.d_mlp else None, placement="none"
-            )
+            return anatomy.Block(path=path, attn=attn, mlp=mlp if shape.d_mlp else None, placement="none")
 
         return anatomy.Anatomy(
             d_model=shape.d_model,

@@ -211,9 +211,7 @@ _TWO_HOP_STRINGS, _TWO_HOP_FIELDS = _two_hop_fields()
 
 def _two_hop_wiring() -> Wiring:
     found = ("found key", "found word", "answer")
-    net = Wiring(
-        dict.fromkeys((*_TWO_HOP_FIELDS, *found), N), d_vocab=len(_TWO_HOP_STRINGS), n_ctx=10
-    )
+    net = Wiring(dict.fromkeys((*_TWO_HOP_FIELDS, *found), N), d_vocab=len(_TWO_HOP_STRINGS), n_ctx=10)
     eye = torch.eye(N)
     net.tokens(**_TWO_HOP_FIELDS)
     net.head(0, 0, beta=4.0, q={"name": eye}, k={"key's name": eye}, v={"key": eye}, to="found key")

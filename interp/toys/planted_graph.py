@@ -144,4 +144,6 @@ class PlantedGraph:
         }
 
     def __repr__(self) -> str:
-        return f"PlantedGraph({len(self.edges)} of {len(self.candidates)} edges, nodes {', '.join(self.nodes)})"
+        return (
+            f"PlantedGraph({len(self.edges)} of {len(self.candidates)} edges, nodes {', '.join(self.nodes)})"
+        )

@@ -161,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m interp.toys.train_induction", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=InductionRecipe.steps)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for induction.safetensors and .json")
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, help="folder for induction.safetensors and .json"
+    )
     options = parser.parse_args(arguments)
     from safetensors.torch import save
 
@@ -171,9 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        module, card = train_induction_network(
-            seed=options.seed, recipe=InductionRecipe(steps=options.steps)
-        )
+        module, card = train_induction_network(seed=options.seed, recipe=InductionRecipe(steps=options.steps))
         options.out.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(options.out / "induction.safetensors", save(module.state_dict()))
         write_json_atomic(options.out / "induction.json", card)

@@ -113,7 +113,9 @@ SHIPPED: dict[str, tuple[float, SuperpositionRecipe]] = {
 """Name -> density and recipe of the models that ship as ``superposition:<name>``."""
 
 
-def card_of(module: Superposition, recipe: SuperpositionRecipe, *, seed: int, n: int = 100_000) -> dict[str, Any]:
+def card_of(
+    module: Superposition, recipe: SuperpositionRecipe, *, seed: int, n: int = 100_000
+) -> dict[str, Any]:
     """What the card says of a model: recipe, held-out loss, and its geometry."""
     with torch.no_grad():
         loss = superposition_loss(module, module.features(n, seed=seed + 1), importance=recipe.importance)

@@ -150,8 +150,8 @@ def test_attention_scores_and_ablations_are_what_loops_over_rows_give(tmp_path) 
         for head in range(2):
             p = patterns[layer][:, head].double()
             want = {
-                "previous_token": [p[r, i, i - 1] for r in range(3) for i in range(1, half + 1)],
-                "duplicate_token": [p[r, half + i, i] for r in range(3) for i in range(1, half + 1)],
+                "previous": [p[r, half + i, half + i - 1] for r in range(3) for i in range(1, half + 1)],
+                "duplicate": [p[r, half + i, i] for r in range(3) for i in range(1, half + 1)],
                 "induction": [p[r, half + i, i + 1] for r in range(3) for i in range(1, half + 1)],
             }
             for kind, values in want.items():
