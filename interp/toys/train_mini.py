@@ -51,7 +51,7 @@ class MiniRecipe:
     lr: float = 3e-3
     warmup: int = 100
     decay_share: float = 0.4
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
     betas: tuple[float, float] = (0.9, 0.98)
     momentum: float = 0.95
     clip: float = 1.0
