@@ -9,6 +9,7 @@ within the rare ambiguous derivation, equal to it.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from interp.toys.language.lexicon import IGNORE, Word, lexicon
 __all__ = ["Dice", "Page"]
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _cumulative(weights: tuple[float, ...]) -> list[float]:
+    return list(itertools.accumulate(weights))
 
 
 class Dice:
@@ -47,8 +53,9 @@ class Dice:
 
     def weighted(self, options: Sequence[T], weights: Sequence[float]) -> T:
         """One of ``options``, with probability in proportion to ``weights``."""
-        chosen = self._random.choices(range(len(options)), weights)[0]
-        self.nats -= math.log(weights[chosen] / sum(weights))
+        sums = _cumulative(tuple(weights))
+        chosen = self._random.choices(range(len(options)), cum_weights=sums)[0]
+        self.nats -= math.log(weights[chosen] / sums[-1])
         return options[chosen]
 
     def chance(self, probability: float) -> bool:
