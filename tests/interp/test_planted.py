@@ -73,7 +73,9 @@ def test_the_circuit_answers_and_the_corruption_turns_the_answer(name: str) -> N
     else:  # and the others' exchanges it for the wrong one
         assert (corrupted[:, -1].argmax(-1) == trials.wrong).all()
         # the prompts are each other's mirror image
-        assert float(trials.metric(corrupted).mean()) == pytest.approx(-float(trials.metric(logits).mean()), 1e-4)
+        assert float(trials.metric(corrupted).mean()) == pytest.approx(
+            -float(trials.metric(logits).mean()), 1e-4
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,7 +166,11 @@ def test_the_decoys_hold_the_answer_and_cause_nothing() -> None:
     cut = [edge for edge in every if edge.split("->")[0] in decoys]
     assert (without("distractor", *cut) - whole).abs().max() < HARMLESS
     model = interp.load(circuit.name)
-    sites = {"a0.h1": "blocks.0.attn.hook_result[1]", "a1.h1": "blocks.1.attn.hook_result[1]", "m1": "blocks.1.hook_mlp_out"}
+    sites = {
+        "a0.h1": "blocks.0.attn.hook_result[1]",
+        "a1.h1": "blocks.1.attn.hook_result[1]",
+        "m1": "blocks.1.hook_mlp_out",
+    }
     assert set(sites) == set(decoys)
     for node, site in sites.items():
         acts = model.capture(trials.clean, site, positions="last")
@@ -232,7 +238,9 @@ def test_what_is_no_prompt_is_refused() -> None:
 def test_an_unknown_circuit_or_subspace_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"no planted circuit 'inducton'; did you mean 'induction'"):
         planted("inducton")
-    with pytest.raises(ModelError, match=r"no embedded network 'planted:backups'; did you mean 'planted:backup'"):
+    with pytest.raises(
+        ModelError, match=r"no embedded network 'planted:backups'; did you mean 'planted:backup'"
+    ):
         interp.load("planted:backups")
     with pytest.raises(InputError, match=r"no subspace 'prev'; did you mean 'previous'"):
         planted("induction").subspace("prev")
@@ -259,7 +267,9 @@ def test_what_is_no_edge_is_refused(text: str, message: str) -> None:
 
 def test_a_graph_refuses_edges_that_its_network_has_not() -> None:
     edge = Edge.parse("a0.h0->logits")
-    with pytest.raises(InputError, match="a1.h0->logits is no edge of this network; did you mean 'a0.h0->logits'"):
+    with pytest.raises(
+        InputError, match="a1.h0->logits is no edge of this network; did you mean 'a0.h0->logits'"
+    ):
         PlantedGraph(n_layers=1, n_heads=1, essential=(Edge.parse("a1.h0->logits"),))
     with pytest.raises(InputError, match="given twice"):
         PlantedGraph(n_layers=1, n_heads=1, essential=(edge, edge))

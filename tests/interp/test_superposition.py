@@ -66,7 +66,9 @@ def test_the_dimensionalities_sum_to_at_most_the_rank(m: int, n: int, seed: int)
     shares = feature_dimensionality(weight)
     # G_ii^2 <= P_ii (G^2)_ii with P the projection on the row space, whose trace is the rank
     assert float(shares.sum()) <= min(m, n) + 1e-9
-    turned = torch.linalg.qr(torch.randn(m, m, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    turned = torch.linalg.qr(
+        torch.randn(m, m, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    )[0]
     torch.testing.assert_close(feature_dimensionality(turned @ weight), shares)
     torch.testing.assert_close(feature_dimensionality(3 * weight), shares)
 
@@ -85,7 +87,9 @@ def test_one_dimension_holds_a_pair_where_sparse_and_the_more_important_feature_
     recipe = SuperpositionRecipe(n_features=2, d_hidden=1, importance_decay=0.8, **QUICK)
     # on a line two features that start on one side cannot pass each other: the best of several starts counts
     models = train_superposition_networks([0.2] * 6 + [1.0] * 6, seed=0, recipe=recipe)
-    sparse, dense = (min(half, key=lambda model: mean_loss(model, recipe)) for half in (models[:6], models[6:]))
+    sparse, dense = (
+        min(half, key=lambda model: mean_loss(model, recipe)) for half in (models[:6], models[6:])
+    )
     assert mean_loss(sparse, SuperpositionRecipe(n_features=2)) == pytest.approx(0.2**2 / 3, rel=0.1)
     norms = sparse.weight.detach()[0]
     assert norms.abs().min() > 0.8
@@ -98,7 +102,9 @@ def test_one_dimension_holds_a_pair_where_sparse_and_the_more_important_feature_
 
 
 def test_dense_features_give_principal_components_and_sparse_ones_superposition() -> None:
-    recipe = SuperpositionRecipe(n_features=10, d_hidden=3, importance_decay=0.6, steps=2500, batch_size=256, lr=1e-2)
+    recipe = SuperpositionRecipe(
+        n_features=10, d_hidden=3, importance_decay=0.6, steps=2500, batch_size=256, lr=1e-2
+    )
     densities = [1.0, 0.3, 0.1, 0.03]
     models = train_superposition_networks(densities, seed=0, recipe=recipe)
     dense = models[0].weight.detach()
@@ -111,13 +117,17 @@ def test_dense_features_give_principal_components_and_sparse_ones_superposition(
     assert counts[-1] > 1.8
 
 
-def test_training_is_deterministic_and_one_model_does_not_depend_on_the_others_of_its_sweep_being_there() -> None:
+def test_training_is_deterministic_and_one_model_does_not_depend_on_the_others_of_its_sweep_being_there() -> (
+    None
+):
     recipe = SuperpositionRecipe(steps=20, batch_size=16)
     first, second = (train_superposition_networks([0.5, 0.1], seed=3, recipe=recipe) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.weight, two.weight)
     assert [model.density for model in first] == [0.5, 0.1]
-    assert not torch.equal(first[0].weight, train_superposition_networks([0.5], seed=4, recipe=recipe)[0].weight)
+    assert not torch.equal(
+        first[0].weight, train_superposition_networks([0.5], seed=4, recipe=recipe)[0].weight
+    )
 
 
 def test_a_model_is_a_source_of_activations_with_a_known_dictionary() -> None:
@@ -146,7 +156,9 @@ def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
 
 
 def test_the_shipped_geometries_are_the_known_ones() -> None:
-    shares = {name: feature_dimensionality(embedded(f"superposition:{name}").module.weight) for name in SHIPPED}
+    shares = {
+        name: feature_dimensionality(embedded(f"superposition:{name}").module.weight) for name in SHIPPED
+    }
     near = {"rtol": 0, "atol": 0.03}  # training ends close to the polygon, not on it
     torch.testing.assert_close(shares["pairs"], torch.full((4,), 1 / 2).double(), **near)
     torch.testing.assert_close(shares["pentagon"], torch.full((5,), 2 / 5).double(), **near)
