@@ -69,12 +69,8 @@ def _run(module: Transformer, ids: Tensor, edges: set[str], foreign: Tensor | No
             q = entering(f"{name}<q>") @ attn.q.weight[rows].T
             k = entering(f"{name}<k>") @ attn.k.weight[rows].T
             v = entering(f"{name}<v>") @ attn.v.weight[rows].T
-            z = torch.zeros_like(q)
-            for query in range(pos):
-                seen = slice(0, query + 1)
-                scores = (q[:, query : query + 1] * k[:, seen]).sum(-1) / shape.d_head**0.5
-                weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-                z[:, query] = (weights[:, :, None] * v[:, seen]).sum(1)
+            weights = (q @ k.mT / shape.d_head**0.5).exp().tril()  # a query sees the keys up to itself
+            z = weights / weights.sum(-1, keepdim=True) @ v
             written[name] = z @ attn.o.weight[:, rows].T
         terms.update(written)
         hidden = (entering(f"m{layer}") @ mlp.up.weight.T).clamp(min=0)

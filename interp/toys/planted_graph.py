@@ -74,7 +74,7 @@ class PlantedGraph:
     essential: tuple[Edge, ...]
     """Each of them alone destroys the behaviour when it is removed."""
     alternatives: tuple[tuple[Edge, ...], ...] = ()
-    """Paths that back one another up: the behaviour stands as long as one of them is whole."""
+    """Paths that back one another up: the answer stands, to the last digit, as long as one of them is whole."""
     still: tuple[Edge, ...] = ()
     """True edges that the corrupted prompts leave as they are (they carry positions or constants): no comparison of
     clean and corrupted runs can find them, only removal can."""

@@ -19,8 +19,8 @@ from interp.toys.networks import Block, Shape, Transformer
 
 __all__ = ["Wiring"]
 
-Reads = Mapping[str, Float[Tensor, "width code"]]
-"""Subspace -> the matrix that its coordinates are multiplied with; what is read from several is added."""
+Reads = Mapping[str, Float[Tensor, "_ _"]]
+"""Subspace -> the matrix [width, code] that its coordinates are multiplied with; what is read from several is added."""
 SCRATCH = 8
 """The least width of the idle parts' subspace."""
 
@@ -71,13 +71,13 @@ class Wiring:
         return self.at[name]
 
     @torch.no_grad()
-    def tokens(self, **tables: Float[Tensor, "token width"]) -> None:
+    def tokens(self, **tables: Float[Tensor, "token _"]) -> None:
         """What the token embedding writes to each named subspace."""
         for name, table in tables.items():
             self.module.embed.weight[:, self.space(name)] = table
 
     @torch.no_grad()
-    def positions(self, **tables: Float[Tensor, "pos width"]) -> None:
+    def positions(self, **tables: Float[Tensor, "pos _"]) -> None:
         """What the position embedding writes to each named subspace."""
         for name, table in tables.items():
             self.module.pos_embed.weight[:, self.space(name)] = table
