@@ -2,7 +2,8 @@
 
 Clean: prompts from the study. Corrupted: the same prompts with everything before the last token taken from another
 prompt. What is asked: how much of the clean run's log-probability of its own favourite next token returns when one
-part of the clean run is put into the corrupted one.
+part of the clean run is put into the corrupted one. A model of the embedded language has tasks of its own, so it is
+asked for indirect objects instead.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ BUDGET = 4e12
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
-    """The made-up task."""
+    """The task: made up, or one of the model's own."""
 
     clean: Tokens
     corrupted: Tokens
     favourite: Tensor
-    """[example] the clean run's likeliest output."""
+    """[example] the output that is asked for: the clean run's likeliest, or the right answer of ``task``."""
     per_position: bool
     """Whether the model answers at every position (else once an input)."""
+    task: str | None = None
+    """What is asked, where the task is not made up."""
 
     def metric(self, logits: Tensor) -> Tensor:
         """Log-probability (nats) of the favourite at the last position, one an example."""
@@ -62,6 +65,9 @@ def make_pairs(study: Study) -> Pairs:
     InputError
         Too few prompts that differ before their last token.
     """
+    own = _own_task(study)
+    if own is not None:
+        return own
     model, longest = study.model, common_length(study.tokens)
     lengths = study.tokens.lengths.cpu()
     whole = torch.nonzero(lengths >= longest).flatten()
@@ -80,6 +86,30 @@ def make_pairs(study: Study) -> Pairs:
         ]
         tried.append((float((ends[0] - ends[1]).mean()), pairs))
     return max(tried, key=lambda one: one[0])[1]
+
+
+def _own_task(study: Study) -> Pairs | None:
+    """Indirect objects with held-out names and templates, if the model speaks the embedded language."""
+    from interp.tasks.language_pairs import speaks
+    from interp.tasks.loading import load, words_of
+
+    if getattr(study.model, "tokenizer", None) is None or not study.model.causal:
+        return None
+    words = words_of(study.model, None, None, required=False)
+    if words is None or not speaks(words):
+        return None
+    task = load("ioi", model=study.model, split="heldout", n=256, seed=study.seed, source="language")
+    lengths = task.clean.lengths
+    common = int(lengths.mode().values)
+    rows = torch.nonzero(lengths == common).flatten()[:MAX_PAIRS]
+    chosen = task.select(rows)
+    return Pairs(
+        clean=Tokens.full(chosen.clean.ids[:, :common], show=chosen.clean.show),
+        corrupted=Tokens.full(chosen.corrupted.ids[:, :common], show=chosen.corrupted.show),
+        favourite=chosen.answers[:, 0].long(),
+        per_position=True,
+        task="the indirect object, with names and templates held out of training",
+    )
 
 
 def _paired(model: Any, ids: Tensor, show: Any) -> Pairs:

@@ -132,14 +132,15 @@ def _summary(effects: PatchResult, pairs: Pairs) -> str:
     value, (mean, half) = np.asarray(effects.value), _gap(effects)
     cost = f"{mean:.2g} ± {half:.1g} nats"
     task = f"({effects.n} prompts of {pairs.clean.ids.shape[1]} tokens)"
+    asked = pairs.task or "the model's own favourite"
     if not _costs(effects) or effects.interval is None:
         return (
-            f"Swapping the context makes no measurable difference to the log-probability of the model's own "
-            f"favourite: it costs {cost} {task}, so there is nothing to share out."
+            f"Swapping the context makes no measurable difference to the log-probability of {asked}: it "
+            f"costs {cost} {task}, so there is nothing to share out."
         )
     top = int(value.argmax())
     low, high = effects.interval[top]
-    found = f"Swapping the context costs {cost} of the model's own favourite {task}; "
+    found = f"Swapping the context costs {cost} of {asked} {task}; "
     if low <= 0:
         found += (
             f"none of {len(value)} {_kind(effects)}, put back alone, returns a share that can be told from 0."
@@ -271,6 +272,27 @@ def _selection(effects: PatchResult) -> str:
 
 
 def _caveats(pairs: Pairs, effects: PatchResult, *, causal: bool) -> tuple[str, ...]:
+    if pairs.task:
+        generic, seam = (
+            "One task of those that the model can do was asked; other tasks may use other parts.",
+            "The corrupted prompts are the same sentences with three other names.",
+        )
+        cut = "Prompts of one length were taken, the commonest; other lengths may show other parts."
+    else:
+        generic, seam, cut = _made_up(pairs)
+    return (
+        generic,
+        seam,
+        cut,
+        "Single parts: redundancy hides parts that could each do the job, and parts that only work together "
+        "show nothing.",
+        *([_selection(effects)] if _costs(effects) else []),
+        *([] if causal or not pairs.per_position else [_UNMASKED]),
+        *([effects.reason] if effects.reason else []),
+    )
+
+
+def _made_up(pairs: Pairs) -> tuple[str, str, str]:
     seam = (
         "The corrupted prompts are unnatural: a foreign context runs into the prompt's own last token."
         if pairs.per_position
@@ -283,9 +305,4 @@ def _caveats(pairs: Pairs, effects: PatchResult, *, causal: bool) -> tuple[str, 
         seam,
         "The prompts were cut to the length, of a few, at which the swap costs most; other lengths may show "
         "other parts.",
-        "Single parts: redundancy hides parts that could each do the job, and parts that only work together "
-        "show nothing.",
-        *([_selection(effects)] if _costs(effects) else []),
-        *([] if causal or not pairs.per_position else [_UNMASKED]),
-        *([effects.reason] if effects.reason else []),
     )

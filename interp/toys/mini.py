@@ -42,9 +42,9 @@ class Mini(Embedded):
         tasks, fluency = self.card["exam"]["tasks"], self.card["exam"]["fluency"]
         scores = ", ".join(f"{task} {row['score']:.3f}" for task, row in tasks.items())
         return (
-            f"The model was trained on {self.card['n_tokens'] / 1e6:.1f} million tokens of the labelled language (seed "
-            f"{self.card['seed']}); on fresh text it needs {fluency['loss_nats']:.3f} nats a token where the generator's "
-            f"own choices have {fluency['generator_nats']:.3f} (n = {fluency['n_tokens']}).",
+            f"The model was trained on {self.card['n_tokens'] / 1e6:.1f} million tokens of the labelled language "
+            f"(seed {self.card['seed']}); on fresh text it needs {fluency['loss_nats']:.3f} nats a token, where the "
+            f"generator's own choices have {fluency['generator_nats']:.3f} (n = {fluency['n_tokens']}).",
             f"Scores on held-out combinations (n = {tasks['ioi']['n']} prompts a task): {scores}.",
         )
 
