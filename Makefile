@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       analyse the embedded network; the page is written to $(DEMO)/"
+	@echo "make demo       analyse the embedded language model; the page is written to $(DEMO)/"
 	@echo "make test       the default tests (no network, no GPU, under five minutes on two cores)"
 	@echo "make test-slow  the long ones: kill-and-resume, several processes, real browsers"
 	@echo "make lint       ruff, pyright, import rules"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from interp.study.planning import Plan
 
 Backend = Literal["auto", "transformers", "transformer_lens", "nnsight", "torch"]
-_MODEL = "A folder, a hub name, or an embedded network such as group:C59 or group:D15."
+_MODEL = "A folder, a hub name, or an embedded network such as mini, group:C59 or planted:induction."
 _TEXTS = "What to study it on: .jsonl with a field 'text', or .txt with blank lines between texts."
 _WINDOW = "Tokens in a window; longer texts are read in several."
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "group:C59",
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "mini",
     texts: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
     seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,

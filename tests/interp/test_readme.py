@@ -20,10 +20,9 @@ def test_the_example_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
     (example,) = blocks((root / "README.md").read_text(encoding="utf-8"), "python")
     ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    shape, whole, ablated, cka = ran.stdout.splitlines()
-    assert shape == "torch.Size([512, 3, 64])"
-    assert whole == "tensor(1.)"
-    assert 0 < float(ablated[7:-1]) < 1
+    shape, *ablated, cka = ran.stdout.splitlines()
+    assert shape == "torch.Size([256, 22, 128])"
+    assert [line.split()[0] for line in ablated] == ["0", "1", "2", "3"]
     assert cka.startswith("linear CKA = ")
 
 
@@ -46,7 +45,7 @@ def test_every_room_in_the_annotated_tree_exists(root: Path) -> None:
         "README.md",
         *(
             f"docs/{name}.md"
-            for name in ("index", "architecture", "cli", "contributing", "models", "benchmarks")
+            for name in sorted(path.stem for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
         ),
     ],
 )
