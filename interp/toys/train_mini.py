@@ -9,6 +9,7 @@ loaded back, and examined; what is shipped is what was examined.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import sys
@@ -35,12 +36,16 @@ __all__ = ["SIZES", "MiniRecipe", "cache_folder", "main", "mini_checkpoints", "t
 
 logger = logging.getLogger(__name__)
 TRAJECTORY = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-"""When a model is kept, as shares of the run."""
+"""When a model is kept, as shares of ``steps``; the finished one is kept too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniRecipe:
-    """Sizes and optimiser. The learning rate rises linearly, stays, and falls linearly to a fiftieth."""
+    """Sizes and optimiser.
+
+    The learning rate rises linearly, stays, and falls linearly to a fiftieth over ``steps``; then the same once more over
+    ``again`` steps, with two thirds of the rate.
+    """
 
     n_layers: int = 4
     d_model: int = 128
@@ -48,9 +53,11 @@ class MiniRecipe:
     length: int = 64
     batch: int = 64
     steps: int = 4000
+    again: int = 2000
     lr: float = 3e-3
     warmup: int = 100
     decay_share: float = 0.4
+    decay_share_again: float = 0.6
     weight_decay: float = 0.3
     betas: tuple[float, float] = (0.9, 0.98)
     momentum: float = 0.95
@@ -63,15 +70,26 @@ class MiniRecipe:
         if self.d_model % self.n_heads:
             raise InputError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
 
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.steps + self.again
+
     def rate(self, step: int) -> float:
         """The learning rate of step ``step`` (the first is 1)."""
-        left = (self.steps - step + 1) / max(1.0, self.decay_share * self.steps)
-        return self.lr * min(1.0, step / self.warmup) * max(0.02, min(1.0, left))
+        if step <= self.steps:
+            return self.lr * _hump(step, self.steps, self.warmup, self.decay_share)
+        return 2 / 3 * self.lr * _hump(step - self.steps, self.again, self.warmup, self.decay_share_again)
+
+
+def _hump(step: int, steps: int, warmup: int, decay_share: float) -> float:
+    left = (steps - step + 1) / max(1.0, decay_share * steps)
+    return min(1.0, step / warmup) * max(0.02, min(1.0, left))
 
 
 SIZES = {
     "mini": MiniRecipe(),
-    "small": MiniRecipe(n_layers=2, d_model=32, n_heads=2, batch=32, steps=600),
+    "small": MiniRecipe(n_layers=2, d_model=32, n_heads=2, batch=32, steps=600, again=0),
 }
 """The shipped model, and a small one for tests of studies over training."""
 
@@ -273,16 +291,16 @@ def train_mini(
     run = _Run(recipe, seed)
     run.restore(folder)
     checkpoints.lines_until(folder, run.step)
-    kept = {round(share * recipe.steps) for share in TRAJECTORY}
+    kept = {round(share * recipe.steps) for share in TRAJECTORY} | {recipe.total}
     metrics = JsonLines(folder / checkpoints.METRICS, sync=False)
     losses: list[float] = []
     started = time.process_time()
-    with stop_on_interrupt() as stop, bar(total=recipe.steps, desc="train mini", enabled=progress) as shown:
+    with stop_on_interrupt() as stop, bar(total=recipe.total, desc="train mini", enabled=progress) as shown:
         shown.update(run.step)
         while True:
             if run.step in kept:
                 save_model(run.module, folder / "trajectory" / f"step-{run.step:06d}")
-            if run.step >= recipe.steps:
+            if run.step >= recipe.total:
                 break
             losses.append(run.advance())
             shown.update(1)
@@ -292,7 +310,7 @@ def train_mini(
                 metrics.append({"step": run.step, "loss": mean, "cpu_seconds": seconds})
                 shown.set_postfix(loss=f"{mean:.3f}")
                 losses.clear()
-            if run.step % checkpoint_every == 0 or run.step == recipe.steps:
+            if run.step % checkpoint_every == 0 or run.step == recipe.total:
                 checkpoints.write(
                     folder, run.step, run.state(), {**run.identity, "position": run.text.position}
                 )
@@ -337,14 +355,20 @@ def _card(options: argparse.Namespace, model: Path) -> Mapping[str, Any]:
     return {
         "recipe": asdict(recipe),
         "seed": options.seed,
-        "n_tokens": recipe.steps * recipe.batch * recipe.length,
+        "n_tokens": recipe.total * recipe.batch * recipe.length,
         "threads": options.threads,
         "curve": [[line["step"], round(line["loss"], 4)] for line in lines if line["step"] % 100 == 0],
         "weights_sha256": sha256_file(model / "model.safetensors"),
         "torch": torch.__version__,
-        "cpu_seconds": lines[-1]["cpu_seconds"],
+        "cpu_seconds": _seconds([line["cpu_seconds"] for line in lines]),
         "command": f"python -m interp.toys.train_mini --seed {options.seed}",
     }
+
+
+def _seconds(clock: Sequence[float]) -> float:
+    """CPU seconds of a run whose clock begins anew at every resumption."""
+    ends = [now for now, after in itertools.pairwise([*clock, -1.0]) if after < now]
+    return sum(ends)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from interp.runs.files import sha256_file
 from interp.toys.exam import answer_rows, examine, failed, repeats, scores
 from interp.toys.heads import ablation_table, attention_scores
 from interp.toys.language import encode, prompt_pairs, vocabulary
-from interp.toys.train_mini import MiniRecipe, train_mini
+from interp.toys.train_mini import MiniRecipe, _seconds, train_mini
 
 V = len(vocabulary())
-TINY = MiniRecipe(n_layers=1, d_model=16, n_heads=2, length=16, batch=4, steps=30, warmup=5)
+TINY = MiniRecipe(n_layers=1, d_model=16, n_heads=2, length=16, batch=4, steps=24, again=6, warmup=5)
 
 
 def uniform(ids: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path) -> None:
 
 
 def test_a_run_of_another_recipe_or_seed_is_refused(tmp_path) -> None:
-    recipe = replace(TINY, steps=4)
+    recipe = replace(TINY, steps=4, again=0)
     train_mini(tmp_path, recipe=recipe, checkpoint_every=2)
     with pytest.raises(InputError, match="already holds a run"):
         train_mini(tmp_path, recipe=recipe)
@@ -121,7 +121,7 @@ def test_a_run_of_another_recipe_or_seed_is_refused(tmp_path) -> None:
 
 
 def test_what_is_saved_loads_with_its_tokenizer_and_is_what_was_trained(tmp_path) -> None:
-    folder = train_mini(tmp_path, recipe=replace(TINY, steps=3))
+    folder = train_mini(tmp_path, recipe=replace(TINY, steps=3, again=0))
     model = interp.load(str(folder))
     tokens = model.tokens("When Alice and Bob went to the park, Bob gave the ball to")
     assert tokens.strings[0][:4] == ["<bos>", "When", "Alice", "and"]
@@ -130,15 +130,23 @@ def test_what_is_saved_loads_with_its_tokenizer_and_is_what_was_trained(tmp_path
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    recipe = MiniRecipe(steps=1000, warmup=10, decay_share=0.5, lr=1.0)
+    recipe = MiniRecipe(steps=1000, again=100, warmup=10, decay_share=0.5, decay_share_again=0.5, lr=1.0)
     assert recipe.rate(1) == pytest.approx(0.1)
     assert recipe.rate(10) == recipe.rate(400) == 1.0
     assert recipe.rate(751) == pytest.approx(0.5)
     assert recipe.rate(1000) == pytest.approx(0.02)
+    assert recipe.rate(1005) == pytest.approx(1 / 3)
+    assert recipe.rate(1010) == recipe.rate(1050) == pytest.approx(2 / 3)
+    assert recipe.rate(1100) == pytest.approx(2 / 3 * 0.02)
+
+
+def test_the_clock_of_a_resumed_run_counts_every_part() -> None:
+    assert _seconds([1.0, 5.0, 2.0, 3.0]) == 8.0
+    assert _seconds([1.0, 5.0]) == 5.0
 
 
 def test_attention_scores_and_ablations_are_what_loops_over_rows_give(tmp_path) -> None:
-    folder = train_mini(tmp_path, recipe=replace(TINY, length=64, steps=2, n_layers=2))
+    folder = train_mini(tmp_path, recipe=replace(TINY, length=64, steps=2, again=0, n_layers=2))
     model = interp.load(str(folder), dtype=torch.float32)
     found = attention_scores(model, n=3)
     ids = repeats(3)
