@@ -1,4 +1,4 @@
-"""Slow, obvious reference code: what the toolkit computes fast, written once more so that it can be read at a glance."""
+"""Slow, obvious reference code: what the toolkit computes fast, written once more to be read at a glance."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ from interp.toys import Transformer
 
 def all_edges(n_layers: int, n_heads: int) -> list[str]:
     """Every edge of a transformer with attention and MLPs, by hand: who has written before whom."""
-    edges, written = [], ["input"]
+    edges: list[str] = []
+    written = ["input"]
     for layer in range(n_layers):
         heads = [f"a{layer}.h{head}" for head in range(n_heads)]
-        for source in written:
-            for head in heads:
-                for port in "qkv":
-                    edges.append(f"{source}->{head}<{port}>")
-        written = written + heads
-        for source in written:
-            edges.append(f"{source}->m{layer}")
-        written = written + [f"m{layer}"]
-    for source in written:
-        edges.append(f"{source}->logits")
-    return edges
+        edges += [f"{source}->{head}<{port}>" for source in written for head in heads for port in "qkv"]
+        written += heads
+        edges += [f"{source}->m{layer}" for source in written]
+        written += [f"m{layer}"]
+    return edges + [f"{source}->logits" for source in written]
 
 
 def edge_forward(

@@ -21,7 +21,6 @@ __getattr__, __dir__, __all__ = attach(
         "Superposition": "superposition",
         "SuperpositionRecipe": "train_superposition",
         "Transformer": "networks",
-        "Trials": "planted_circuits",
         "Wiring": "wiring",
         "copy_loss": "repeats",
         "embedded": "collection",

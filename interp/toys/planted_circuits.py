@@ -6,61 +6,20 @@ and its graph, the truth that circuit methods are judged by. Read next: ``plante
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from interp.errors import InputError, ModelError, nearest
+from interp.tasks.task import Task
 from interp.tokens import Tokens
 from interp.toys.collection import Embedded, last
 from interp.toys.planted_designs import DESIGNS, Design
 from interp.toys.planted_graph import PlantedGraph
 
-__all__ = ["Planted", "Trials", "make", "names", "planted"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trials:
-    """Prompts of a planted circuit in pairs, aligned token by token, and what tells their answers apart."""
-
-    clean: Tokens
-    corrupted: Tokens
-    answers: Int64[Tensor, "batch"]
-    wrong: Int64[Tensor, "batch"]
-    """What the answers are measured against: the corrupted prompts' answers, where they have one."""
-
-    def metric(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch"]:
-        """Logit of the answer minus logit of the wrong one, at the last position, one number an example.
-
-        Raises
-        ------
-        InputError
-            The logits are not those of as many examples.
-        """
-        if len(logits) != len(self.answers):
-            raise InputError(f"logits of {len(logits)} examples were given for {len(self.answers)} trials")
-        ends = (
-            logits[:, -1].gather(1, ids.to(logits.device)[:, None])[:, 0]
-            for ids in (self.answers, self.wrong)
-        )
-        return next(ends) - next(ends)
-
-    def batches(self, size: int) -> Iterator[Trials]:
-        """The trials in order, ``size`` at a time."""
-        for clean, start in zip(self.clean.batches(size), range(0, len(self), size), strict=True):
-            rows = slice(start, start + size)
-            yield Trials(
-                clean=clean,
-                corrupted=self.corrupted.select(rows),
-                answers=self.answers[rows],
-                wrong=self.wrong[rows],
-            )
-
-    def __len__(self) -> int:
-        return len(self.answers)
+__all__ = ["Planted", "make", "names", "planted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,18 +54,32 @@ class Planted(Embedded):
             f"change no logit. {self.design.about}",
         )
 
-    def trials(self, n: int = 64, *, seed: int = 0) -> Trials:
-        """``n`` pairs of prompts with their answers."""
+    def task(self, n: int = 64, *, seed: int = 0) -> Task:
+        """``n`` clean and corrupted prompts with their answers.
+
+        The metric is the answer's logit minus that of the wrong one: the corrupted prompt's answer, or another word
+        where the corrupted prompt has none.
+        """
         if n < 1:
             raise InputError(f"n must be at least 1, got {n}")
         clean, corrupted, answers, wrong = self.design.draw(n, torch.Generator().manual_seed(seed))
-        strings = self.strings
-        first, second = (Tokens.full(ids, show=lambda token: strings[token]) for ids in (clean, corrupted))
-        return Trials(clean=first, corrupted=second, answers=answers, wrong=wrong)
+        first, second = (Tokens.full(ids, show=self.strings.__getitem__) for ids in (clean, corrupted))
+        texts = zip(first.strings, second.strings, strict=True)
+        return Task(
+            name=self.name,
+            clean=first,
+            corrupted=second,
+            answers=answers[:, None],
+            wrong=wrong[:, None],
+            measure="logit_difference",
+            facts=({},) * n,
+            texts=tuple((" ".join(one), " ".join(other)) for one, other in texts),
+            provenance={"source": "planted", "seed": seed},
+        )
 
     def inputs(self, n: int, *, seed: int = 0) -> Int64[Tensor, "batch pos"]:
         """``n`` clean prompts."""
-        return self.trials(n, seed=seed).clean.ids
+        return self.design.draw(n, torch.Generator().manual_seed(seed))[0]
 
     def labels(self, ids: Int64[Tensor, "batch pos"]) -> dict[str, Int64[Tensor, "batch pos"]]:
         """The answer at the last position, by the circuit's plain program (-100 elsewhere).
@@ -139,14 +112,11 @@ class Planted(Embedded):
         return torch.eye(self.card["shape"]["d_model"], dtype=torch.float64)[:, start:stop]
 
     def _source(self, n: int) -> str:
-        return f"{n} prompts of its own language, such as '{' '.join(self._example())}'"
-
-    def _example(self) -> list[str]:
-        return self.trials(1).clean.strings[0]
+        return f"{n} prompts of its own language, such as '{self.task(1).texts[0][0]}'"
 
 
 def planted(name: str) -> Planted:
-    """The planted circuit called ``name``: ``"induction"``, ``"previous"``, ``"two-hop"``, ``"distractor"``, ``"backup"``.
+    """A planted circuit by name: ``"induction"``, ``"previous"``, ``"two-hop"``, ``"distractor"`` or ``"backup"``.
 
     Raises
     ------

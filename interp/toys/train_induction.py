@@ -1,4 +1,4 @@
-"""Train a two-layer attention-only transformer on repeated sequences: ``python -m interp.toys.train_induction --seed 0``.
+"""Train a two-layer attention-only transformer to repeat: ``python -m interp.toys.train_induction --seed 0``.
 
 The period changes from batch to batch, so that no fixed distance can be learned in its place: the earlier occurrence
 has to be found by its content, and that takes two heads, one in each layer.
@@ -84,7 +84,7 @@ def train_induction_network(
     generator = torch.Generator().manual_seed(seed)
     shape = Shape(
         d_vocab=recipe.d_vocab, n_ctx=recipe.n_ctx, n_layers=recipe.n_layers,
-        d_model=recipe.d_model, n_heads=recipe.n_heads, d_mlp=0,
+        d_model=recipe.d_model, n_heads=recipe.n_heads, d_mlp=0, positions="distance",
     )  # fmt: skip
     module = Transformer(shape, generator=generator)
     optimiser = torch.optim.AdamW(
@@ -108,7 +108,7 @@ def train_induction_network(
         "seed": seed,
         "recipe": asdict(recipe),
         "shape": module.config(),
-        "positions": "learned, added to the residual stream",
+        "positions": "a learned bias on the scores by head and distance; none in the residual stream",
         "curve_columns": ["step", "first_copy_nats", "second_copy_nats"],
         "curve": curve,
         "cpu_seconds": round(time.process_time() - started, 1),

@@ -79,6 +79,7 @@ class Wiring:
     @torch.no_grad()
     def positions(self, **tables: Float[Tensor, "pos _"]) -> None:
         """What the position embedding writes to each named subspace."""
+        assert self.module.pos_embed is not None
         for name, table in tables.items():
             self.module.pos_embed.weight[:, self.space(name)] = table
 
@@ -130,6 +131,7 @@ class Wiring:
         def noise(weight: Tensor) -> Tensor:
             return torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5
 
+        assert self.module.pos_embed is not None
         for table in (self.module.embed.weight, self.module.pos_embed.weight):
             table[:, scratch] = noise(table[:, scratch])
         for layer in range(shape.n_layers):

@@ -12,8 +12,9 @@ import interp
 from interp.errors import InputError, ModelError
 from interp.study.analysis import analyze
 from interp.study.job import prepare
+from interp.tasks.task import Task
 from interp.toys import Edge, PlantedGraph, Transformer, Wiring, planted
-from interp.toys.planted_circuits import Planted, Trials, names
+from interp.toys.planted_circuits import Planted, names
 from tests.oracles import all_edges, edge_forward
 
 NAMES = ("induction", "previous", "two-hop", "distractor", "backup")
@@ -24,26 +25,26 @@ DESTROYED = 0.1
 
 
 @functools.cache
-def known(name: str) -> tuple[Planted, Trials, tuple[str, ...], Tensor]:
-    """A circuit, its trials, every edge of its network, and the logits of the whole."""
+def known(name: str) -> tuple[Planted, Task, tuple[str, ...], Tensor]:
+    """A circuit, its task, every edge of its network, and the logits of the whole."""
     circuit = planted(name)
-    trials = circuit.trials(48, seed=7)
+    task = circuit.task(48, seed=7)
     every = tuple(all_edges(circuit.graph.n_layers, circuit.graph.n_heads))
-    return circuit, trials, every, edge_forward(circuit.module, trials.clean.ids, every)
+    return circuit, task, every, edge_forward(circuit.module, task.clean.ids, every)
 
 
 def without(name: str, *edges: str, patched: bool = False) -> Tensor:
     """The logits with some edges removed, or fed by the corrupted run."""
-    circuit, trials, every, _ = known(name)
+    circuit, task, every, _ = known(name)
     kept = [edge for edge in every if edge not in edges]
-    foreign = trials.corrupted.ids if patched else None
-    return edge_forward(circuit.module, trials.clean.ids, kept, foreign=foreign)
+    foreign = task.corrupted.ids if patched else None
+    return edge_forward(circuit.module, task.clean.ids, kept, foreign=foreign)
 
 
 def left(name: str, logits: Tensor) -> float:
     """What is left of the metric, as a share."""
-    _, trials, _, whole = known(name)
-    return float(trials.metric(logits).mean() / trials.metric(whole).mean())
+    _, task, _, whole = known(name)
+    return float(task.metric(logits).mean() / task.metric(whole).mean())
 
 
 def test_the_five_circuits_are_embedded_networks() -> None:
@@ -53,9 +54,9 @@ def test_the_five_circuits_are_embedded_networks() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_oracle_with_every_edge_is_the_network(name: str) -> None:
-    circuit, trials, every, whole = known(name)
+    circuit, task, every, whole = known(name)
     assert sorted(map(str, circuit.graph.candidates)) == sorted(every)
-    logits = interp.load(f"planted:{name}").logits(trials.clean)
+    logits = interp.load(f"planted:{name}").logits(task.clean)
     # float32 against float64 on logits up to 8
     torch.testing.assert_close(logits.double(), whole, rtol=0, atol=2e-5)
 
@@ -63,38 +64,36 @@ def test_the_oracle_with_every_edge_is_the_network(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_circuit_answers_and_the_corruption_turns_the_answer(name: str) -> None:
     circuit = planted(name)
-    trials = circuit.trials(256, seed=1)
+    task = circuit.task(256, seed=1)
     model = interp.load(circuit.name)
-    logits, corrupted = model.logits(trials.clean), model.logits(trials.corrupted)
-    assert (logits[:, -1].argmax(-1) == trials.answers).all()
-    assert trials.metric(logits).min() > 4
+    logits, corrupted = model.logits(task.clean), model.logits(task.corrupted)
+    assert (logits[:, -1].argmax(-1) == task.answers[:, 0]).all()
+    assert task.metric(logits).min() > 4
     if name == "backup":  # its corruption takes the answer away
-        assert trials.metric(corrupted).abs().max() < 1e-5
+        assert task.metric(corrupted).abs().max() < 1e-5
     else:  # and the others' exchanges it for the wrong one
-        assert (corrupted[:, -1].argmax(-1) == trials.wrong).all()
+        assert (corrupted[:, -1].argmax(-1) == task.wrong[:, 0]).all()
         # the prompts are each other's mirror image
-        assert float(trials.metric(corrupted).mean()) == pytest.approx(
-            -float(trials.metric(logits).mean()), 1e-4
-        )
+        assert float(task.metric(corrupted).mean()) == pytest.approx(-float(task.metric(logits).mean()), 1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_plain_program_gives_the_answers(name: str) -> None:
-    circuit, trials, _, _ = known(name)
-    labels = circuit.labels(trials.clean.ids)["answer"]
-    assert torch.equal(labels[:, -1], trials.answers)
+    circuit, task, _, _ = known(name)
+    labels = circuit.labels(task.clean.ids)["answer"]
+    assert torch.equal(labels[:, -1], task.answers[:, 0])
     assert (labels[:, :-1] == -100).all()
     if name != "backup":
-        assert torch.equal(circuit.labels(trials.corrupted.ids)["answer"][:, -1], trials.wrong)
+        assert torch.equal(circuit.labels(task.corrupted.ids)["answer"][:, -1], task.wrong[:, 0])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_removing_an_essential_edge_destroys_the_behaviour(name: str) -> None:
-    circuit, trials, _, _ = known(name)
+    circuit, task, _, _ = known(name)
     for edge in circuit.graph.essential:
         logits = without(name, str(edge))
         assert abs(left(name, logits)) < DESTROYED, edge
-        assert (logits[:, -1].argmax(-1) == trials.answers).double().mean() < 0.6, edge
+        assert (logits[:, -1].argmax(-1) == task.answers[:, 0]).double().mean() < 0.6, edge
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +111,7 @@ def test_removing_or_corrupting_any_other_edge_changes_no_logit(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_the_edges_off_the_circuit_carry_something(name: str) -> None:
     circuit = planted(name)
-    acts = interp.load(circuit.name).capture(circuit.trials(16).clean, "blocks.*.attn.hook_result")
+    acts = interp.load(circuit.name).capture(circuit.task(16).clean, "blocks.*.attn.hook_result")
     for site, result in acts.tensors.items():
         for head in range(circuit.graph.n_heads):
             assert result[:, :, head].norm(dim=-1).max() > 0.1, (site, head)
@@ -129,14 +128,14 @@ def test_the_corruption_moves_every_true_edge_but_those_called_still(name: str) 
 
 def test_two_hops_leave_no_edge_still_and_no_softmax_saturated() -> None:
     circuit = planted("two-hop")
-    trials = circuit.trials(128)
+    task = circuit.task(128)
     assert circuit.graph.still == ()
     ports = {(edge.source, edge.port) for edge in circuit.graph.edges if edge.destination == "a1.h0"}
     assert ports == {("input", "q"), ("a0.h0", "k"), ("a0.h1", "v")}
     model = interp.load(circuit.name)
-    probabilities = model.logits(trials.clean)[:, -1].softmax(-1)
+    probabilities = model.logits(task.clean)[:, -1].softmax(-1)
     assert probabilities.max() < 0.97
-    patterns = model.capture(trials.clean, "blocks.*.attn.hook_pattern")
+    patterns = model.capture(task.clean, "blocks.*.attn.hook_pattern")
     for pattern in patterns.tensors.values():
         assert pattern[:, :, 1:].max() < 0.98  # the first position sees one key only
 
@@ -161,7 +160,7 @@ def test_backups_are_singly_harmless_and_jointly_destructive() -> None:
 
 
 def test_the_decoys_hold_the_answer_and_cause_nothing() -> None:
-    circuit, trials, every, whole = known("distractor")
+    circuit, task, every, whole = known("distractor")
     decoys = circuit.graph.decoys
     cut = [edge for edge in every if edge.split("->")[0] in decoys]
     assert (without("distractor", *cut) - whole).abs().max() < HARMLESS
@@ -173,55 +172,52 @@ def test_the_decoys_hold_the_answer_and_cause_nothing() -> None:
     }
     assert set(sites) == set(decoys)
     for node, site in sites.items():
-        acts = model.capture(trials.clean, site, positions="last")
+        acts = model.capture(task.clean, site, positions="last")
         (value,) = acts.tensors.values()
         written = value.flatten(1).double() @ circuit.subspace("echo" if node == "a1.h1" else "decoy")
-        assert torch.equal(written.argmax(-1) + circuit.strings.index("w0"), trials.answers), node
-    pattern = model.capture(trials.clean, "blocks.0.attn.hook_pattern")["blocks.0.attn.hook_pattern"]
+        assert torch.equal(written.argmax(-1) + circuit.strings.index("w0"), task.answers[:, 0]), node
+    pattern = model.capture(task.clean, "blocks.0.attn.hook_pattern")["blocks.0.attn.hook_pattern"]
     assert pattern[:, 1, -1, 3].min() > 0.8  # it looks at the answer, which stands at position 3
 
 
 def test_a_random_network_of_the_same_shape_has_no_such_edges() -> None:
-    circuit, trials, every, _ = known("two-hop")
+    circuit, task, every, _ = known("two-hop")
     module = Transformer(circuit.module.shape, generator=torch.Generator().manual_seed(0))
-    whole = edge_forward(module, trials.clean.ids, every)
+    whole = edge_forward(module, task.clean.ids, every)
     changes = [
-        (edge_forward(module, trials.clean.ids, [e for e in every if e != str(edge)]) - whole).abs().max()
+        (edge_forward(module, task.clean.ids, [e for e in every if e != str(edge)]) - whole).abs().max()
         for edge in circuit.graph.others
     ]
     assert min(changes) > 100 * HARMLESS
-    assert abs(float(trials.metric(whole).mean())) < 0.5
+    assert abs(float(task.metric(whole).mean())) < 0.5
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ablating_a_head_through_the_model_is_removing_its_edges(name: str) -> None:
-    circuit, trials, every, _ = known(name)
+    circuit, task, every, _ = known(name)
     model = interp.load(circuit.name)
     for layer in range(circuit.graph.n_layers):
         for head in range(circuit.graph.n_heads):
             edit = interp.ablate(f"blocks.{layer}.attn.hook_z", head=head, how="zero")
             cut = [edge for edge in every if edge.startswith(f"a{layer}.h{head}->")]
-            logits = model.logits(trials.clean, edits=[edit]).double()
+            logits = model.logits(task.clean, edits=[edit]).double()
             torch.testing.assert_close(logits, without(name, *cut), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trials_are_seeded_aligned_and_cut_into_batches(name: str) -> None:
+def test_the_task_is_seeded_and_aligned(name: str) -> None:
     circuit = planted(name)
-    one, again, other = circuit.trials(10, seed=1), circuit.trials(10, seed=1), circuit.trials(10, seed=2)
+    one, again, other = circuit.task(10, seed=1), circuit.task(10, seed=1), circuit.task(10, seed=2)
     assert torch.equal(one.clean.ids, again.clean.ids)
     assert not torch.equal(one.clean.ids, other.clean.ids)
+    assert torch.equal(one.clean.ids, circuit.inputs(10, seed=1))
     assert one.clean.ids.shape == one.corrupted.ids.shape
-    assert (one.answers != one.wrong).all()
-    parts = list(one.batches(4))
-    assert [len(part) for part in parts] == [4, 4, 2]
+    assert one.texts[0][0].split() == one.clean.strings[0]
     logits = interp.load(circuit.name).logits(one.clean)
-    joined = torch.cat([part.metric(x) for part, x in zip(parts, logits.split(4), strict=True)])
-    torch.testing.assert_close(joined, one.metric(logits))
-    with pytest.raises(InputError, match="logits of 3 examples were given for 10 trials"):
-        one.metric(logits[:3])
+    expected = logits[range(10), -1, one.answers[:, 0]] - logits[range(10), -1, one.wrong[:, 0]]
+    torch.testing.assert_close(one.metric(logits), expected.double())
     with pytest.raises(InputError, match="n must be at least 1"):
-        circuit.trials(0)
+        circuit.task(0)
 
 
 def test_what_is_no_prompt_is_refused() -> None:

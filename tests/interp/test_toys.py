@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 import interp
 from interp.errors import CheckError, InputError, ModelError
-from interp.toys import Group, Recipe, Shape, Transformer, collection, embedded, names, train_group
+from interp.toys import (
+    Group,
+    Recipe,
+    Shape,
+    Transformer,
+    collection,
+    embedded,
+    group_networks,
+    names,
+    train_group,
+)
 from interp.toys.train_group import main, pairs, train_group_network
 
 
@@ -105,7 +115,7 @@ def test_a_shape_that_does_not_divide_is_refused() -> None:
         Shape(d_vocab=5, n_ctx=0)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", group_networks.names())
 def test_a_shipped_network_answers_its_whole_table(name: str) -> None:
     made = embedded(name)
     ids = made.inputs(10**6)
@@ -127,6 +137,7 @@ def test_a_shipped_network_answers_its_whole_table(name: str) -> None:
 
 def test_the_networks_that_the_toolkit_promises_are_there_and_small() -> None:
     assert {"group:C59", "group:D15"} <= set(names())
+    assert {"induction", "planted:two-hop", "superposition:pairs"} <= set(names())
     assert all(path.stat().st_size < 300_000 for path in collection.WEIGHTS.glob("*.safetensors"))
 
 
@@ -148,13 +159,26 @@ def test_labels_of_what_is_no_input_are_refused(ids: list[list[int]]) -> None:
         embedded("group:C59").labels(torch.tensor(ids))
 
 
+def test_a_transformer_without_mlps_has_attention_sites_only() -> None:
+    shape = Shape(d_vocab=7, n_ctx=4, n_layers=2, d_model=8, n_heads=2, d_mlp=0)
+    model = interp.load(Transformer(shape, generator=torch.Generator().manual_seed(0)))
+    kinds = {site.kind for site in model.sites}
+    assert "attn_out" in kinds
+    assert not kinds & {"mlp_out", "mlp_pre", "mlp_post", "resid_mid"}
+    acts = model.capture(torch.tensor([[1, 2, 3]]), "blocks.1.*")
+    stream = acts["blocks.1.hook_resid_pre"] + acts["blocks.1.hook_attn_out"]
+    torch.testing.assert_close(acts["blocks.1.hook_resid_post"], stream, rtol=0, atol=0)
+    with pytest.raises(InputError, match="d_mlp must be at least 0"):
+        Shape(d_vocab=5, n_ctx=3, d_mlp=-1)
+
+
 def test_an_unknown_network_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"no embedded network 'group:C95'; did you mean 'group:C59'"):
         embedded("group:C95")
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in collection.WEIGHTS.iterdir():
+    for path in collection.WEIGHTS.glob("*.*"):
         data = path.read_bytes()
         (tmp_path / path.name).write_bytes(data[:-4] if path.suffix == ".safetensors" else data)
     monkeypatch.setattr(collection, "WEIGHTS", tmp_path)
