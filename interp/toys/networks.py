@@ -129,9 +129,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed = nn.Embedding(shape.d_vocab, shape.d_model)
-        self.pos_embed = (
-            nn.Embedding(shape.n_ctx, shape.d_model) if shape.positions == "embedding" else None
-        )
+        self.pos_embed = nn.Embedding(shape.n_ctx, shape.d_model) if shape.positions == "embedding" else None
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
         self.unembed = nn.Linear(shape.d_model, shape.d_vocab, bias=False)
         with torch.no_grad():

@@ -43,8 +43,8 @@ TRAJECTORY = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 class MiniRecipe:
     """Sizes and optimiser.
 
-    The learning rate rises linearly, stays, and falls linearly to a fiftieth over ``steps``; then the same once more over
-    ``again`` steps, with two thirds of the rate.
+    The learning rate rises linearly, stays, and falls linearly to a fiftieth over ``steps``; then the same once more
+    over ``again`` steps, with two thirds of the rate.
     """
 
     n_layers: int = 4

@@ -33,7 +33,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @given(st.integers(1, 5), st.integers(1, 12), st.booleans(), st.integers(0, 99))
-def test_repeated_rows_are_a_first_token_and_a_block_twice(n: int, period: int, distinct: bool, seed: int) -> None:
+def test_repeated_rows_are_a_first_token_and_a_block_twice(
+    n: int, period: int, distinct: bool, seed: int
+) -> None:
     ids = repeated(n, period, d_vocab=20, generator=seeded(seed), distinct=distinct)
     assert ids.shape == (n, 2 * period + 1)
     assert (ids[:, 0] == 0).all()
@@ -47,7 +49,9 @@ def test_repeated_rows_are_a_first_token_and_a_block_twice(n: int, period: int, 
 def test_the_copy_loss_of_a_uniform_guess_is_the_log_of_the_vocabulary_and_of_an_oracle_zero() -> None:
     ids = repeated(3, 5, d_vocab=11, generator=seeded())
     first, second = copy_loss(torch.zeros(3, 11, 11), ids)
-    torch.testing.assert_close(torch.stack([first, second]), torch.full((2, 3), math.log(11), dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.stack([first, second]), torch.full((2, 3), math.log(11), dtype=torch.float64)
+    )
     knowing = torch.zeros(3, 11, 11)
     knowing[:, 6:10].scatter_(2, ids[:, 7:, None], 100.0)  # the second copy, from its second token on
     first, second = copy_loss(knowing, ids)
@@ -95,7 +99,9 @@ def test_what_is_not_repeated_is_refused() -> None:
     with pytest.raises(InputError, match="must be at least 1"):
         repeated(0, 3, d_vocab=12, generator=seeded())
     with pytest.raises(ModelError, match="no attention patterns"):
-        head_scores(interp.load(torch.nn.Sequential(torch.nn.Embedding(9, 4)), prove=False), torch.ones(1, 5).long())
+        head_scores(
+            interp.load(torch.nn.Sequential(torch.nn.Embedding(9, 4)), prove=False), torch.ones(1, 5).long()
+        )
 
 
 def test_the_shipped_network_does_what_its_name_says() -> None:
@@ -104,7 +110,9 @@ def test_the_shipped_network_does_what_its_name_says() -> None:
     assert (module.shape.n_layers, module.shape.d_mlp) == (2, 0)
     files = [collection.WEIGHTS / f"induction{end}" for end in (".safetensors", ".json")]
     assert sum(file.stat().st_size for file in files) < 300_000
-    measured = measure(module, InductionRecipe(**{**card["recipe"], "betas": (0.9, 0.98)}), seed=card["seed"], n=300)
+    measured = measure(
+        module, InductionRecipe(**{**card["recipe"], "betas": (0.9, 0.98)}), seed=card["seed"], n=300
+    )
     # a third of the card's sequences, drawn the same way: equal within sampling
     assert measured["loss_ratio"] == pytest.approx(card["loss_ratio"], rel=0.2)
     assert measured["loss_ratio"] <= 0.1
@@ -156,7 +164,9 @@ def test_labels_say_what_must_follow_what_came_before_and_which_copy() -> None:
 
 
 def test_training_is_deterministic_lowers_the_loss_and_is_honest_about_failure(tmp_path) -> None:
-    recipe = InductionRecipe(d_vocab=8, n_ctx=16, d_model=8, n_heads=2, shortest=3, longest=5, steps=60, warmup=5)
+    recipe = InductionRecipe(
+        d_vocab=8, n_ctx=16, d_model=8, n_heads=2, shortest=3, longest=5, steps=60, warmup=5
+    )
     first, card = train_induction_network(seed=1, recipe=recipe)
     second, _ = train_induction_network(seed=1, recipe=recipe)
     other, _ = train_induction_network(seed=2, recipe=recipe)

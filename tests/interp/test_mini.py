@@ -6,9 +6,10 @@ import math
 import shutil
 from pathlib import Path
 
-import interp
 import pytest
 import torch
+
+import interp
 from interp.errors import CheckError, InputError
 from interp.toys import mini as home
 from interp.toys.exam import PASS, examine, failed, repeats
