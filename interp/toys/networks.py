@@ -14,7 +14,7 @@ Raffel et al. 2020, "Exploring the limits of transfer learning" (a learned bias 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -25,7 +25,7 @@ from interp.models import anatomy
 
 __all__ = ["Shape", "Transformer"]
 
-Positions = Literal["embedding", "distance"]
+POSITIONS = ("embedding", "distance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Shape:
     d_model: int = 64
     n_heads: int = 4
     d_mlp: int = 256
-    positions: Positions = "embedding"
+    positions: str = "embedding"
 
     def __post_init__(self) -> None:
-        if self.positions not in get_args(Positions):
-            raise InputError(f"positions must be one of {get_args(Positions)}, got {self.positions!r}")
+        if self.positions not in POSITIONS:
+            raise InputError(f"positions must be one of {POSITIONS}, got {self.positions!r}")
         for name, value in asdict(self).items():
             if name == "positions":
                 continue
