@@ -87,10 +87,15 @@ class Perceptron(nn.Module):
             for weight in self.parameters():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * scale / weight.shape[1] ** 0.5)
 
-    def forward(self, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch answer"]:
-        """The logits of the answer to each row ``a b`` (what follows, such as ``=``, is not read)."""
+    def forward(self, ids: Int64[Tensor, "batch pos"]) -> Float[Tensor, "batch pos answer"]:
+        """The logits of the answer to each row ``a b`` or ``a b =``, the same at each position (a view, not copies).
+
+        The answer belongs to the row; it stands at every position so that what reads the last one of a transformer
+        reads it here too. The third column is not looked at.
+        """
         pair = torch.cat([self.left(ids[:, 0]), self.right(ids[:, 1])], -1)
-        return self.unembed(self.act(self.mix(pair)))
+        logits = self.unembed(self.act(self.mix(pair)))
+        return logits[:, None].expand(-1, ids.shape[1], -1)
 
     def inputs(self) -> tuple[Float[Tensor, "element d_hidden"], Float[Tensor, "element d_hidden"]]:
         """What each symbol adds to every neuron's pre-activation, as left and as right operand."""

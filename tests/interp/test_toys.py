@@ -111,8 +111,7 @@ def test_a_shipped_network_answers_its_whole_table(name: str) -> None:
     ids = made.inputs(10**6)
     assert len(ids) == made.group.order**2
     answers = made.labels(ids)["answer"][:, -1]
-    last = lambda logits: logits if logits.ndim == 2 else logits[:, -1]  # noqa: E731  (a perceptron answers once)
-    logits = last(interp.load(name).logits(ids))
+    logits = interp.load(name).logits(ids)[:, -1]
     assert (logits.argmax(-1) == answers).all()
     card = made.card
     assert (card["test_accuracy"], card["train_accuracy"]) == (1.0, 1.0)
@@ -121,7 +120,7 @@ def test_a_shipped_network_answers_its_whole_table(name: str) -> None:
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(card["seed"]))
     held_out = order[card["n_train"] :]
     every, right = pairs(made.group)
-    logits = last(made.module(every[held_out])).double()
+    logits = made.module(every[held_out])[:, -1].double()
     loss = torch.nn.functional.cross_entropy(logits, right[held_out]).item()
     assert loss == pytest.approx(card["test_loss"], rel=1e-3)
 
@@ -217,11 +216,11 @@ def test_the_perceptron_s_two_ways_through_agree_and_every_module_is_a_site() ->
     shape = PerceptronShape(order=6, d_embed=5, d_hidden=7, activation="square")
     module = Perceptron(shape, generator=torch.Generator().manual_seed(0))
     ids = torch.cartesian_prod(torch.arange(6), torch.arange(6))
-    torch.testing.assert_close(module(ids), module.logits(ids[:, 0], ids[:, 1]))
+    torch.testing.assert_close(module(ids)[:, -1], module.logits(ids[:, 0], ids[:, 1]))
     model = interp.load(module)
     assert [str(site) for site in model.sites] == ["left", "right", "mix", "act", "unembed"]
     hidden = model.capture(ids, ["act"])["act"]
-    torch.testing.assert_close(hidden @ module.unembed.weight.T, model.logits(ids))
+    torch.testing.assert_close(hidden @ module.unembed.weight.T, model.logits(ids)[:, 0])
     off = model.logits(ids, edits=[interp.ablate("act", how="zero")])
     assert off.abs().max() == 0
     with pytest.raises(InputError, match="no activation 'rule'; did you mean 'relu'"):
@@ -262,8 +261,8 @@ def test_grokking_d15_live_leaves_a_run_that_can_be_kept(tmp_path) -> None:
     assert dict(again.card) == json.loads(json.dumps(run.card))
     assert [c.epoch for c in again.checkpoints] == [0, *(int(row[0]) for row in run.card["curve"])]
     ids, answers = pairs(run.group)
-    assert (again.module(ids).argmax(-1) == answers).all()
-    early = (run.at(run.checkpoints[0])(ids).argmax(-1) == answers).double().mean()
+    assert (again.module(ids)[:, -1].argmax(-1) == answers).all()
+    early = (run.at(run.checkpoints[0])(ids)[:, -1].argmax(-1) == answers).double().mean()
     assert early < 0.2
     with pytest.raises(InputError, match="no multiple of check_every"):
         train(Group("C3"), recipe=Recipe(check_every=10), keep_every=15)
