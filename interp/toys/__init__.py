@@ -30,6 +30,8 @@ __getattr__, __dir__, __all__ = attach(
         "head_scores": "repeats",
         "language": "language",
         "mini_checkpoints": "train_mini",
+        "irrep_network": "handmade",
+        "lookup_network": "handmade",
         "names": "collection",
         "planted": "planted_circuits",
         "repeated": "repeats",
