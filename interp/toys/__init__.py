@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "head_scores": "repeats",
         "language": "language",
         "mini_checkpoints": "train_mini",
+        "import_network": "imported",
         "irrep_network": "handmade",
         "lookup_network": "handmade",
         "names": "collection",

@@ -271,7 +271,10 @@ def test_twin_groups_are_told_apart_by_irrep_and_by_coset() -> None:
         group, other = Group(name), Group(twin)
         label = "f1" if name == "D52" else "h1"
         network = irrep_network(group, [label])
-        own, foreign = reverse_engineer(network, group, with_cosets=False), reverse_engineer(network, other)
+        own, foreign = (
+            reverse_engineer(network, group, with_cosets=False),
+            reverse_engineer(network, other, with_cosets=False),
+        )
         assert own.key == (label,)
         assert own.logits["explained"] == pytest.approx(1, abs=1e-9)
         assert foreign.logits["explained"] < 0.5
