@@ -10,11 +10,15 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "GroupReading": "reading",
+        "Progress": "dynamics",
         "Triples": "triples",
         "coset_reading": "cosets",
+        "live_table": "survey",
         "network_triples": "triples",
+        "progress_of": "dynamics",
         "reverse_engineer": "analysis",
         "subject_of": "subject",
+        "universality": "survey",
         "word_triples": "triples",
     },
 )

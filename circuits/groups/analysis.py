@@ -71,8 +71,8 @@ def reverse_engineer(
     Notes
     -----
     Cost: one forward pass of all order^2 pairs and six of at most 65,536 (losses of the changed network; exact up to
-    order 256). Above order 200 no array of order^3 is made: S5 takes under a second, S6 at the published sizes under a minute and 2 GB.
-    Triples of irreps are left out above order 200.
+    order 256). Above order 200 no array of order^3 is made: S5 takes under a second, S6 at the published sizes under a
+    minute and 2 GB; triples of irreps are left out there.
 
     References
     ----------
