@@ -73,7 +73,7 @@ def _quick(activation: str, lr: float, weight_decay: float, train_fraction: floa
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("C31", "transformer"): Recipe(epochs=10_000),
+    ("C31", "transformer"): Recipe(train_fraction=0.6, epochs=6000),
     ("C59", "transformer"): Recipe(),
     ("D15", "transformer"): Recipe(train_fraction=0.7),
     ("C31", "mlp"): _quick("square", 1e-2, 2.0, 0.4),
