@@ -126,7 +126,7 @@ def test_a_shipped_network_answers_its_whole_table(name: str) -> None:
 
 
 def test_the_networks_that_the_toolkit_promises_are_there_and_small() -> None:
-    assert {"group:C59", "group:D15"} <= set(names())
+    assert {"group:C59", "group:D15", "group:S4", "group:S5"} <= set(names())
     assert {"induction", "planted:two-hop", "superposition:pairs"} <= set(names())
     assert all(path.stat().st_size < 300_000 for path in collection.WEIGHTS.glob("*.safetensors"))
 
