@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "PatchResult": "effects",
+        "groups": "groups",
         "patch_sweep": "patching",
     },
 )

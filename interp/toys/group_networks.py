@@ -1,4 +1,4 @@
-"""The trained group networks among the embedded ones: ``group:C59``, ``group:D15``; see ``train_group.py``."""
+"""The trained group networks among the embedded ones: ``group:C59``, ``group:S5`` ...; see ``train_group.py``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.toys.collection import Embedded, last, shipped, shipped_stems
 from interp.toys.groups import Group
-from interp.toys.networks import Shape, Transformer
+from interp.toys.groups.words import Word
 from interp.toys.train_group import pairs
+from interp.toys.training_runs import untrained
 
 __all__ = ["GroupNetwork", "make", "names"]
 
@@ -52,7 +53,8 @@ class GroupNetwork(Embedded):
             raise InputError(
                 f"inputs of {self.name!r} are rows 'a b =' with a, b < {order} and the id {order} for '='"
             )
-        known = {"answer": self.group.table[ids[:, 0], ids[:, 1]], "left": ids[:, 0], "right": ids[:, 1]}
+        a, b = ids[:, 0], ids[:, 1]
+        known = {"answer": Word(self.card.get("word", "ab")).values(self.group, a, b), "left": a, "right": b}
         return {name: last(ids, values) for name, values in known.items()}
 
     def _source(self, n: int) -> str:
@@ -61,12 +63,10 @@ class GroupNetwork(Embedded):
 
 def names() -> tuple[str, ...]:
     """The names of the group networks that ship."""
-    return tuple(f"group:{stem}" for stem in shipped_stems("[CDS][0-9]*"))
+    return tuple(f"group:{stem}" for stem in shipped_stems("[ACDFQS][0-9]*"))
 
 
 def make(name: str) -> GroupNetwork:
     """The group network called ``name``."""
-    module, card = shipped(
-        name, name.removeprefix("group:"), lambda card: Transformer(Shape(**card["shape"]))
-    )
+    module, card = shipped(name, name.removeprefix("group:"), untrained)
     return GroupNetwork(name=name, module=module, card=card, group=Group(card["group"]))

@@ -1,11 +1,12 @@
-"""Train a small transformer to multiply in a group: ``python -m interp.toys.train_group --group C59 --seed 0``.
+"""Train a small network to compute in a group: ``python -m interp.toys.train_group --group C59 --seed 0``.
 
-The task is ``a b =`` -> ``ab``: the network sees a part of the multiplication table (full batch, AdamW with strong
-weight decay) and is tested on the rest. It first memorises, then generalises: it "groks" the group.
+The task is ``a b`` -> ``w(a, b)``, the product by default: the network sees a part of the table (full batch, AdamW
+with strong weight decay) and is tested on the rest. It first memorises, then generalises: it "groks" the group.
+:func:`grok` is the quick live form; ``recipes.py`` holds the settings.
 
 References
 ----------
-Chughtai, Chan and Nanda 2023, "A Toy Model of Universality", section 3 (task, optimiser).
+Chughtai, Chan and Nanda 2023, "A Toy Model of Universality", section 3 (task, split, optimiser).
 Power et al. 2022, "Grokking: generalization beyond overfitting on small algorithmic datasets".
 """
 
@@ -15,8 +16,8 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,83 +28,119 @@ from torch.nn.functional import cross_entropy
 
 from interp.errors import InputError, InterpError
 from interp.toys.groups import Group
+from interp.toys.groups.words import Word
 from interp.toys.networks import Shape, Transformer
+from interp.toys.perceptron import Perceptron, PerceptronShape
+from interp.toys.recipes import RECIPES, Recipe, recipe_for
+from interp.toys.training_runs import CURVE, Checkpoint, GroupRun
 
-__all__ = ["RECIPES", "Recipe", "main", "pairs", "train_group_network"]
+__all__ = ["RECIPES", "Recipe", "grok", "main", "pairs", "split", "train", "train_group_network"]
 
 logger = logging.getLogger("interp")
 WEIGHTS = Path(__file__).parent / "weights"
+Watch = Callable[[Sequence[Sequence[float]]], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a group network is trained."""
-
-    train_fraction: float = 0.5
-    lr: float = 3e-3
-    weight_decay: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup: int = 10
-    """Epochs of linear warm-up."""
-    epochs: int = 4000
-    """At most; training ends earlier when the network has generalised (see ``until_loss``)."""
-    until_loss: float = 0.005
-    """Done when test accuracy is 1 and the mean test loss is below this many nats."""
-    check_every: int = 50
-    d_model: int = 64
-    n_heads: int = 4
-    d_mlp: int = 256
-    n_layers: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.train_fraction < 1:
-            raise InputError(f"train_fraction must lie between 0 and 1, got {self.train_fraction}")
-        if min(self.epochs, self.check_every) < 1:
-            raise InputError(
-                f"epochs and check_every must be at least 1, got {self.epochs}, {self.check_every}"
-            )
-
-
-RECIPES = {"C59": Recipe(), "D15": Recipe(train_fraction=0.7)}
-"""Recipes known to reach 100 % test accuracy with seed 0; any other group starts from ``Recipe()``."""
-
-
-def pairs(group: Group) -> tuple[Int64[Tensor, "sample pos"], Int64[Tensor, " sample"]]:
-    """Every input ``a b =`` of the task and its answer ``ab``; the token ``=`` has the id ``group.order``."""
+def pairs(group: Group, word: str = "ab") -> tuple[Int64[Tensor, "sample pos"], Int64[Tensor, " sample"]]:
+    """Every input ``a b =`` of the task and its answer w(a, b); the token ``=`` has the id ``group.order``."""
     row = torch.arange(group.order)
     products = torch.cartesian_prod(row, row)
     equals = torch.full((len(products), 1), group.order)
-    return torch.cat([products, equals], dim=1), group.table.flatten()
+    return torch.cat([products, equals], 1), Word(word).values(group, products[:, 0], products[:, 1])
 
 
-@torch.no_grad()
-def _score(module: Transformer, ids: Tensor, answers: Tensor) -> tuple[float, float]:
-    logits = module(ids)[:, -1].double()
-    accuracy = (logits.argmax(-1) == answers).double().mean().item()
-    return accuracy, cross_entropy(logits, answers).item()
+def split(
+    group: Group, train_fraction: float, *, seed: int
+) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
+    """The indices of the training and the test pairs, as published: a seeded permutation of all order^2 pairs
+    (left operand slowest), of which the first ``int(train_fraction * order^2)`` are for training.
+
+    Raises
+    ------
+    InputError
+        One of the parts would be empty.
+    """
+    n = group.order**2
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    n_train = int(train_fraction * n)
+    if not 0 < n_train < n:
+        raise InputError(f"{group.name} has {n} pairs: too few to hold any out at {train_fraction}")
+    return order[:n_train], order[n_train:]
 
 
 def train_group_network(
     group: Group, *, seed: int = 0, recipe: Recipe | None = None, progress: bool | None = None
-) -> tuple[Transformer, dict[str, Any]]:
-    """Train until the held-out part of the multiplication table is answered without a mistake.
+) -> tuple[Transformer | Perceptron, dict[str, Any]]:
+    """The network and card of :func:`train`."""
+    run = train(group, seed=seed, recipe=recipe, progress=progress)
+    return run.module, dict(run.card)
+
+
+def grok(
+    name: str,
+    *,
+    seed: int = 0,
+    network: str = "mlp",
+    watch: Watch | None = None,
+    progress: bool | None = None,
+) -> GroupRun:
+    """Grok a group live: train with the quick recipe until the unseen part of its table is known.
 
     Parameters
     ----------
-    group
-        The group whose product is learned.
+    name
+        The group, such as ``"S5"`` (about 20 CPU seconds), ``"C113"`` (10), ``"D15"`` (1).
     seed
-        Decides the split and the initial weights; the same seed on the same machine gives the same network.
-    recipe
-        Sizes and optimiser; by default the one known for this group, else ``Recipe()``.
+        Decides the split and the initial weights.
+    network
+        ``"mlp"`` or ``"transformer"``.
+    watch
+        Called at every check with the curve so far, to draw it live.
     progress
         Show a bar; None shows one on a terminal only.
 
     Returns
     -------
-    tuple
-        The trained network in evaluation mode, and its card: recipe, seed, epochs, accuracies with their n, loss in
-        nats, a curve, seconds. A network that did not generalise is returned too; its card says so.
+    GroupRun
+        With ``.module``, ``.card``, ``.checkpoints`` at every check, and ``.plot()``.
+    """
+    recipe = recipe_for(name, network)
+    return train(
+        Group(name), seed=seed, recipe=recipe, keep_every=recipe.check_every, watch=watch, progress=progress
+    )
+
+
+def train(
+    group: Group,
+    *,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    keep_every: int | None = None,
+    watch: Watch | None = None,
+    progress: bool | None = None,
+) -> GroupRun:
+    """Train until the held-out part of the table is answered without a mistake.
+
+    Parameters
+    ----------
+    group
+        The group that is learned.
+    seed
+        Decides the split and the initial weights; the same seed on the same machine gives the same network.
+    recipe
+        Sizes, task and optimiser; by default the transformer's known for this group, else ``Recipe()``.
+    keep_every
+        Keep the weights each so many epochs (a multiple of the recipe's ``check_every``), and those of epoch 0.
+    watch
+        Called at every check with the curve so far.
+    progress
+        Show a bar; None shows one on a terminal only.
+
+    Returns
+    -------
+    GroupRun
+        The trained network in evaluation mode; its card with recipe, seed, epochs, accuracies with their n, loss in
+        nats, a curve, seconds; checkpoints. A network that did not generalise is returned too; its card says so.
 
     Notes
     -----
@@ -111,15 +148,58 @@ def train_group_network(
     """
     from interp.runs.progress import progress as bar
 
-    recipe = recipe or RECIPES.get(group.name) or Recipe()
-    ids, answers = pairs(group)
-    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
-    n_train = int(recipe.train_fraction * len(ids))
-    if not 0 < n_train < len(ids):
-        raise InputError(
-            f"{group.name} has {len(ids)} pairs: too few to hold any out at {recipe.train_fraction}"
+    recipe = recipe or recipe_for(group.name)
+    if keep_every is not None and (keep_every < 1 or keep_every % recipe.check_every):
+        raise InputError(f"keep_every {keep_every} is no multiple of check_every {recipe.check_every}")
+    ids, answers = pairs(group, recipe.word)
+    training, test = split(group, recipe.train_fraction, seed=seed)
+    module, logits = _network(group, recipe, seed)
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=recipe.betas
+    )
+    warm = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: min(1.0, (epoch + 1) / recipe.warmup))
+    kept = [] if keep_every is None else [Checkpoint.of(0, module)]
+    curve: list[list[float]] = []
+    epoch, started = 0, time.process_time()
+    shown = bar(
+        range(1, recipe.epochs + 1), total=recipe.epochs, desc=f"train {group.name}", enabled=progress
+    )
+    for epoch in shown:
+        optimiser.zero_grad(set_to_none=True)
+        cross_entropy(logits(ids[training]), answers[training]).backward()
+        optimiser.step()
+        warm.step()
+        if epoch % recipe.check_every and epoch != recipe.epochs:
+            continue
+        seen, unseen = (_score(logits, ids[part], answers[part]) for part in (training, test))
+        curve.append([epoch, seen[0], unseen[0], seen[1], unseen[1]])
+        logger.debug("epoch %d: train %.4f, test %.4f, test loss %.2e", epoch, seen[0], *unseen)
+        shown.set_postfix(train=f"{seen[0]:.3f}", test=f"{unseen[0]:.3f}")
+        if keep_every is not None and epoch % keep_every == 0:
+            kept.append(Checkpoint.of(epoch, module))
+        if watch is not None:
+            watch(curve)
+        if unseen[0] == 1 and unseen[1] < recipe.until_loss:
+            break
+    card = _card(group, recipe, seed, module, curve, (len(training), len(test)))
+    card["cpu_seconds"] = round(time.process_time() - started, 1)
+    return GroupRun(module=module.eval(), card=card, checkpoints=tuple(kept), group=group)
+
+
+def _network(
+    group: Group, recipe: Recipe, seed: int
+) -> tuple[Transformer | Perceptron, Callable[[Tensor], Tensor]]:
+    """The untrained network, and its logits for rows ``a b =``."""
+    generator = torch.Generator().manual_seed(seed)
+    if recipe.network == "mlp":
+        sizes = PerceptronShape(
+            order=group.order,
+            d_embed=recipe.d_embed,
+            d_hidden=recipe.d_hidden,
+            activation=recipe.activation,
         )
-    train, test = order[:n_train], order[n_train:]
+        perceptron = Perceptron(sizes, scale=recipe.scale, generator=generator)
+        return perceptron, lambda ids: perceptron.logits(ids[:, 0], ids[:, 1])
     shape = Shape(
         d_vocab=group.order + 1,
         n_ctx=3,
@@ -128,83 +208,77 @@ def train_group_network(
         n_heads=recipe.n_heads,
         d_mlp=recipe.d_mlp,
     )
-    module = Transformer(shape, generator=torch.Generator().manual_seed(seed))
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=recipe.betas
-    )
-    warm = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: min(1.0, (epoch + 1) / recipe.warmup))
-    curve, epoch, started = [], 0, time.process_time()
-    for epoch in bar(
-        range(1, recipe.epochs + 1), total=recipe.epochs, desc=f"train {group.name}", enabled=progress
-    ):
-        optimiser.zero_grad(set_to_none=True)
-        cross_entropy(module(ids[train])[:, -1], answers[train]).backward()
-        optimiser.step()
-        warm.step()
-        if epoch % recipe.check_every == 0 or epoch == recipe.epochs:
-            train_accuracy, train_loss = _score(module, ids[train], answers[train])
-            accuracy, loss = _score(module, ids[test], answers[test])
-            curve.append([epoch, train_accuracy, accuracy, train_loss, loss])
-            logger.debug(
-                "epoch %d: train %.4f, test %.4f, test loss %.2e", epoch, train_accuracy, accuracy, loss
-            )
-            if accuracy == 1 and loss < recipe.until_loss:
-                break
-    _, train_accuracy, accuracy, train_loss, loss = curve[-1]
-    card = {
-        "task": "a b = -> ab",
+    transformer = Transformer(shape, generator=generator)
+    return transformer, lambda ids: transformer(ids)[:, -1]
+
+
+@torch.no_grad()
+def _score(logits: Callable[[Tensor], Tensor], ids: Tensor, answers: Tensor) -> tuple[float, float]:
+    """Accuracy, and mean loss in nats (float64)."""
+    given = logits(ids).double()
+    return (given.argmax(-1) == answers).double().mean().item(), cross_entropy(given, answers).item()
+
+
+def _card(
+    group: Group,
+    recipe: Recipe,
+    seed: int,
+    module: Transformer | Perceptron,
+    curve: list[list[float]],
+    n: tuple[int, int],
+) -> dict[str, Any]:
+    epoch, train_accuracy, accuracy, train_loss, loss = curve[-1]
+    return {
+        "task": f"a b = -> {recipe.word}",
         "group": group.name,
         "order": group.order,
+        "network": recipe.network,
+        "word": recipe.word,
         "seed": seed,
         "epochs": epoch,
         "recipe": asdict(recipe),
         "shape": module.config(),
         "train_accuracy": train_accuracy,
-        "n_train": n_train,
+        "n_train": n[0],
         "train_loss": train_loss,
         "test_accuracy": accuracy,
-        "n_test": len(ids) - n_train,
+        "n_test": n[1],
         "test_loss": loss,
         "loss_unit": "nats",
-        "curve_columns": ["epoch", "train_accuracy", "test_accuracy", "train_loss", "test_loss"],
+        "curve_columns": list(CURVE),
         "curve": curve,
-        "cpu_seconds": round(time.process_time() - started, 1),
         "torch": torch.__version__,
-        "command": f"python -m interp.toys.train_group --group {group.name} --seed {seed}",
+        "command": f"python -m interp.toys.train_group --group {group.name} --network {recipe.network} "
+        f"--word '{recipe.word}' --seed {seed}",
     }
-    return module.eval(), card
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one network and write its weights and card; exit code 1 if it did not generalise."""
     parser = argparse.ArgumentParser(prog="python -m interp.toys.train_group", description=__doc__)
-    parser.add_argument("--group", default="C59", help="C<n>, D<n> or S<n>")
+    parser.add_argument("--group", default="C59", help="a name that interp.toys.Group takes")
+    parser.add_argument("--network", default="transformer", help="transformer or mlp")
+    parser.add_argument("--word", default="ab", help="what is computed: ab, aba^-1, [a,b], a^2b ...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="at most this many")
     parser.add_argument(
         "--out", type=Path, default=WEIGHTS, help="folder for <group>.safetensors and <group>.json"
     )
     options = parser.parse_args(arguments)
-    from safetensors.torch import save
-
-    from interp.runs.files import write_bytes_atomic, write_json_atomic
-
     # One thread: at these sizes a second one gains nothing, and the sums come out in one order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         group = Group(options.group)
-        known = asdict(RECIPES.get(group.name, Recipe()))
-        recipe = Recipe(**{**known, "epochs": options.epochs or known["epochs"]})
-        module, card = train_group_network(group, seed=options.seed, recipe=recipe)
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(options.out / f"{group.name}.safetensors", save(module.state_dict()))
-        write_json_atomic(options.out / f"{group.name}.json", card)
+        changes = {"word": options.word} | ({"epochs": options.epochs} if options.epochs else {})
+        run = train(group, seed=options.seed, recipe=recipe_for(group.name, options.network, **changes))
+        run.write_network(options.out, name=group.name)
     except (InterpError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
         torch.set_num_threads(threads)
+    card = run.card
     sys.stderr.write(
         f"{group.name}: epoch {card['epochs']}, test accuracy {card['test_accuracy']:.4f} "
         f"(n={card['n_test']}), {card['cpu_seconds']} CPU s, written to {options.out}\n"

@@ -1,0 +1,232 @@
+"""The noun: a finite group as its multiplication table, and what follows from it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Complex128, Float64, Int64
+from torch import Tensor
+
+from interp.errors import InputError, nearest
+from interp.toys.groups.axioms import check_table, generating_set
+
+if TYPE_CHECKING:
+    from interp.toys.groups.irreps import Irrep
+    from interp.toys.groups.lattice import Subgroup
+    from interp.toys.groups.proof import Proof
+
+__all__ = ["Group"]
+
+Candidates = Callable[[], Iterable[tuple[str, Tensor]]]
+"""Labelled real orthogonal representations that together hold every irrep; they may be reducible or repeated."""
+
+
+class Group:
+    """A finite group: ``table[i, j]`` is the index of the product of elements i and j.
+
+    Parameters
+    ----------
+    name
+        ``C59`` cyclic, ``D15`` dihedral (order 30), ``Dic26`` dicyclic (order 104), ``Q8`` generalised quaternion (by
+        order), ``S4`` symmetric, ``A5`` alternating, ``C7:C3`` semidirect, ``F21`` Frobenius (the same group),
+        ``SL(2,3)``, ``PSL(2,7)`` over a prime field, and direct products of these: ``S3xC4``.
+
+        The elements are numbered. C: the exponent; D and Dic: rotations ``r^k``, then ``r^k s``; S and A:
+        permutations in lexicographic order, composed as functions, ``(p q)(i) = p(q(i))``; products: the last factor
+        runs fastest. Element 0 is the identity.
+
+    Raises
+    ------
+    InputError
+        The name is not understood (the message says the nearest), or the group is larger than 5040.
+
+    Examples
+    --------
+    >>> group = Group("S4")
+    >>> group.order, group.is_abelian, [irrep.dim for irrep in group.irreps()]
+    (24, False, [1, 3, 2, 3, 1])
+    """
+
+    name: str
+    order: int
+    elements: tuple[str, ...]
+    table: Int64[Tensor, "left right"]
+
+    def __init__(self, name: str) -> None:
+        from interp.toys.groups.families import build
+
+        self._set(name, *build(name))
+
+    def _set(
+        self, name: str, elements: Sequence[str], table: Tensor, candidates: Candidates | None = None
+    ) -> Group:
+        self.name, self.elements, self.table = name, tuple(elements), table
+        self.order = len(self.elements)
+        self._candidates = candidates
+        return self
+
+    @classmethod
+    def from_table(
+        cls, table: Int64[Tensor, "left right"], *, name: str = "G", elements: Sequence[str] = ()
+    ) -> Group:
+        """A group from its multiplication table, which is checked.
+
+        Cost: order^2 integer operations for each element of a generating set (Light's test).
+
+        Raises
+        ------
+        InputError
+            The table is no group; the message names the first axiom that fails and the elements where it does.
+        """
+        named = tuple(elements) or tuple(str(i) for i in range(len(table)))
+        check_table(table, name=name, elements=named)
+        return cls.__new__(cls)._set(name, named, table.clone())
+
+    @classmethod
+    def from_permutations(cls, generators: Sequence[Sequence[int]], *, name: str = "G") -> Group:
+        """The group that permutations (images of 0..n-1) generate, its elements in lexicographic order.
+
+        Raises
+        ------
+        InputError
+            A generator is no permutation, or the group is larger than 5040.
+        """
+        from interp.toys.groups.families import generated
+
+        return cls.__new__(cls)._set(name, *generated(generators, name=name))
+
+    def __len__(self) -> int:
+        return self.order
+
+    def __repr__(self) -> str:
+        return f"Group({self.name!r}, order={self.order}{', abelian' if self.is_abelian else ''})"
+
+    # -- elements ---------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def identity(self) -> int:
+        """The index of the identity element."""
+        return int((self.table.diagonal() == torch.arange(self.order)).nonzero()[0, 0])
+
+    @functools.cached_property
+    def inverse(self) -> Int64[Tensor, " element"]:
+        """The index of each element's inverse."""
+        return (self.table == self.identity).int().argmax(1)
+
+    @functools.cached_property
+    def is_abelian(self) -> bool:
+        """Whether every two elements commute."""
+        return torch.equal(self.table, self.table.T)
+
+    @functools.cached_property
+    def generators(self) -> tuple[int, ...]:
+        """A small generating set, found greedily."""
+        return generating_set(self.table)
+
+    @functools.cached_property
+    def element_orders(self) -> Int64[Tensor, " element"]:
+        """The order of each element."""
+        row = torch.arange(self.order)
+        power, orders = row.clone(), torch.ones(self.order, dtype=torch.int64)
+        while (power != self.identity).any():
+            orders += power != self.identity
+            power = torch.where(power == self.identity, power, self.table[power, row])
+        return orders
+
+    def index(self, element: str) -> int:
+        """The index of an element by its name.
+
+        Raises
+        ------
+        InputError
+            No element has that name; the message says the nearest.
+        """
+        if element not in self.elements:
+            raise InputError(f"{self.name} has no element {element!r}{nearest(element, self.elements)}")
+        return self.elements.index(element)
+
+    # -- structure --------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def class_of(self) -> Int64[Tensor, " element"]:
+        """The conjugacy class of each element, numbered by first appearance."""
+        found = torch.full((self.order,), -1)
+        count = 0
+        for x in range(self.order):
+            if found[x] < 0:
+                found[self.table[self.table[:, x], self.inverse]] = count
+                count += 1
+        return found
+
+    @functools.cached_property
+    def classes(self) -> tuple[tuple[int, ...], ...]:
+        """The conjugacy classes as element indices."""
+        return tuple(
+            tuple((self.class_of == c).nonzero()[:, 0].tolist()) for c in range(int(self.class_of.max()) + 1)
+        )
+
+    def irreps(self) -> tuple[Irrep, ...]:
+        """All irreducible real representations, the trivial one first. Computed once.
+
+        Cost: the named families have closed forms (S6: about 2 CPU seconds); any other group takes one
+        eigendecomposition of an order x order matrix (PSL(2,7): 0.1 s).
+        """
+        return self._irreps
+
+    @functools.cached_property
+    def _irreps(self) -> tuple[Irrep, ...]:
+        from interp.toys.groups.irreps import complete
+
+        return complete(self, self._candidates)
+
+    def irrep(self, label: str) -> Irrep:
+        """The irrep of that label.
+
+        Raises
+        ------
+        InputError
+            There is none; the message says the nearest and all of them.
+        """
+        labels = [irrep.label for irrep in self.irreps()]
+        if label not in labels:
+            raise InputError(
+                f"{self.name} has no irrep {label!r}{nearest(label, labels)} (irreps: {', '.join(labels)})"
+            )
+        return self.irreps()[labels.index(label)]
+
+    def characters(self) -> Float64[Tensor, "irrep element"]:
+        """The characters of the real irreps."""
+        return torch.stack([irrep.character for irrep in self.irreps()])
+
+    def character_table(self) -> Complex128[Tensor, "row class"]:
+        """The ordinary (complex) character table, a row per complex irrep, a column per class of :attr:`classes`.
+
+        A real irrep of complex type gives two conjugate rows, one of quaternionic type half its character.
+        """
+        rows = [row for irrep in self.irreps() for row in irrep.complex_characters()]
+        return torch.stack(rows)[:, [members[0] for members in self.classes]]
+
+    def subgroups(self) -> tuple[Subgroup, ...]:
+        """Every subgroup, by ascending order. Computed once; S5 (156) takes a second, S6 (1455) several."""
+        return self._subgroups
+
+    @functools.cached_property
+    def _subgroups(self) -> tuple[Subgroup, ...]:
+        from interp.toys.groups.lattice import subgroups_of
+
+        return subgroups_of(self)
+
+    def verify(self) -> Proof:
+        """Check everything said about this group from its table, and return what was checked and how exactly.
+
+        Raises
+        ------
+        CheckError
+            Something does not hold; the message says what.
+        """
+        from interp.toys.groups.proof import prove
+
+        return prove(self)
