@@ -148,8 +148,8 @@ def _penalty(coder: Coder, pre: Tensor, codes: Tensor, config: TrainConfig, prog
     if coder.kind == "jumprelu" and config.penalty == "kind":
         return step(pre, coder.threshold, coder.bandwidth).sum()
     if config.penalty == "tanh":
-        return torch.tanh(config.tanh_slope * codes.abs() * length).sum()
-    weighed = codes.abs() * length
+        return torch.tanh(config.tanh_slope * codes * length).sum()
+    weighed = codes * length  # these kinds have no negative codes
     if coder.kind == "panneal":
         p = 1.0 + (config.p_end - 1.0) * progress
         bent = (weighed + 1e-8).pow(p).sum()
