@@ -14,8 +14,14 @@ def advice(line: Mapping[str, float], config: TrainConfig) -> dict[str, str]:
     said: dict[str, str] = {}
     done = line["step"] / config.steps
     if done >= 0.05 and line["dead"] > 0.1:
-        cure = "raise auxk or resample_every, lower lr" if config.keeps_few else "set resample_every, lower sparsity"
-        said["dead"] = f"{line['dead']:.0%} of the latents are dead at step {line['step']:.0f}: {cure}, or lower d_sae"
+        cure = (
+            "raise auxk or resample_every, lower lr"
+            if config.keeps_few
+            else "set resample_every, lower sparsity"
+        )
+        said["dead"] = (
+            f"{line['dead']:.0%} of the latents are dead at step {line['step']:.0f}: {cure}, or lower d_sae"
+        )
     if done >= 0.05 and line["l0"] < (0.1 * config.k if config.keeps_few else 1.0):
         cure = "lower lr" if config.keeps_few else f"lower sparsity = {config.sparsity:g}"
         said["l0"] = f"rows use {line['l0']:.2g} codes at step {line['step']:.0f}: they collapse; {cure}"

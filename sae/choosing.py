@@ -67,7 +67,9 @@ def _each_row(coder: Coder, x: Tensor) -> tuple[Support, Tensor]:
         values.append(pre.gather(1, kept))
     col = torch.cat(cols)
     n, k = col.shape
-    return Support(torch.arange(0, n * k + 1, k, device=x.device), col.view(-1), coder.d_sae), torch.cat(values).view(-1)
+    return Support(torch.arange(0, n * k + 1, k, device=x.device), col.view(-1), coder.d_sae), torch.cat(
+        values
+    ).view(-1)
 
 
 def _together(coder: Coder, x: Tensor, guess: float, peers: Peers | Alone) -> tuple[Support, Tensor, float]:

@@ -72,6 +72,15 @@ class Coder(nn.Module):
         [d_sae], or a single number for the threshold of BatchTopK; only in kinds that have them.
     """
 
+    W_enc: nn.Parameter
+    W_dec: nn.Parameter
+    W_skip: nn.Parameter
+    b_enc: nn.Parameter
+    b_dec: nn.Parameter
+    threshold: Tensor
+    r_mag: nn.Parameter
+    b_mag: nn.Parameter
+
     def __init__(  # noqa: PLR0913 - what a coder is
         self,
         d_in: int,
@@ -89,7 +98,9 @@ class Coder(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in RULES:
-            raise InputError(f"kind {kind!r} is not known here; it is one of {sorted(RULES)}{nearest(kind, RULES)}")
+            raise InputError(
+                f"kind {kind!r} is not known here; it is one of {sorted(RULES)}{nearest(kind, RULES)}"
+            )
         if wiring not in WIRINGS:
             raise InputError(f"wiring {wiring!r} is not known; it is one of {list(WIRINGS)}")
         sizes = _Sizes(d_in=d_in, d_sae=d_sae, k=k, d_out=d_in if d_out is None else d_out, n_sites=n_sites)
@@ -156,7 +167,9 @@ class Coder(nn.Module):
             The rows are not ``d_in`` wide.
         """
         if x.shape[-1] != self.d_in:
-            raise InputError(f"this coder reads rows of width {self.d_in}; got {list(x.shape)} (another site?)")
+            raise InputError(
+                f"this coder reads rows of width {self.d_in}; got {list(x.shape)} (another site?)"
+            )
         rows = x.reshape(-1, self.d_in).to(self.W_dec.dtype)
         if self.rule.tied:
             chosen, weights = pursue(self.shifted(rows), self.W_dec, self.k, whole=self.kind == "codebook")
@@ -181,7 +194,9 @@ class Coder(nn.Module):
         if self.wiring != "skip":
             return written
         if x is None:
-            raise InputError("a skip transcoder writes codes and a linear map of what it read: decode(codes, x)")
+            raise InputError(
+                "a skip transcoder writes codes and a linear map of what it read: decode(codes, x)"
+            )
         return written + x.to(self.W_dec.dtype) @ self.W_skip
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
@@ -190,8 +205,7 @@ class Coder(nn.Module):
 
     @torch.no_grad()
     def normalise_(self) -> Coder:
-        """Bring every dictionary direction to unit norm, in place, without a change to what is computed where the
-        rule compares codes with thresholds of their own (ReLU, JumpReLU, gated).
+        """Bring every dictionary direction to unit norm, in place; exact where each code has its own threshold.
 
         The codes of the TopK family are multiplied by the old norms, as those of the others, so that with unequal
         norms another latent may win there.
@@ -237,7 +251,9 @@ class Coder(nn.Module):
         one = isinstance(scale, float | int) and isinstance(out, float | int)
         code = float(scale) if one and self.kind != "codebook" else 1.0
         if not self.rule.tied:
-            other.W_enc.copy_(self.W_enc * (code / torch.as_tensor(scale, dtype=self.W_enc.dtype)).reshape(-1, 1))
+            other.W_enc.copy_(
+                self.W_enc * (code / torch.as_tensor(scale, dtype=self.W_enc.dtype)).reshape(-1, 1)
+            )
             other.b_enc.mul_(code)
         other.W_dec.mul_(torch.as_tensor(out, dtype=self.W_dec.dtype) / code)
         other.b_dec.mul_(torch.as_tensor(out, dtype=self.W_dec.dtype))

@@ -51,7 +51,12 @@ def row_source(data: Any, site: Any = None) -> RowSource:
         No matrix of floats, too few rows, or a store with several sites and none chosen.
     """
     if isinstance(data, Tensor):
-        if data.ndim not in (2, 3) or not data.is_floating_point() or data.shape[0] < 2 or not data[0].numel():
+        if (
+            data.ndim not in (2, 3)
+            or not data.is_floating_point()
+            or data.shape[0] < 2
+            or not data[0].numel()
+        ):
             raise InputError(
                 f"rows to train on are floats [sample, d]; got {data.dtype} {list(data.shape)}"
                 " (flatten batch and positions first, e.g. with Activations.rows)"

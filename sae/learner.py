@@ -69,7 +69,9 @@ class Learner:
     @property
     def dead(self) -> Int64[Tensor, "dead"]:
         """Latents that have not fired within the window."""
-        return (self.last_fired + self.config.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
+        return (
+            (self.last_fired + self.config.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
+        )
 
     def advance(self, x: Tensor, y: Tensor, rate: float) -> dict[str, float]:
         """One optimiser step on this process's rows ``x`` and targets ``y``; loss, FVU and L0 of the whole batch."""

@@ -79,7 +79,9 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
         use = codes.new_zeros(coder.d_sae).index_add(0, support.col, codes.abs()) / moment.n_rows
         total = total + config.flops * moment.n_rows * use.square().sum()
     if moment.dead is not None and config.auxk and len(moment.dead):
-        total = total + config.auxk * _auxiliary(coder, centred, rests[-1].detach(), moment.dead, config.k_aux)
+        total = total + config.auxk * _auxiliary(
+            coder, centred, rests[-1].detach(), moment.dead, config.k_aux
+        )
     on = support.col[codes.detach() != 0]
     return Terms(
         loss=total / (moment.n_rows * coder.d_out),
@@ -126,7 +128,9 @@ def _dense(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Mome
     pre = coder.pre(x)
     codes = coder.rule.codes(coder, pre)
     error = (y - coder.base(x) - codes @ coder.W_dec).square().sum(1)
-    strength = config.sparsity * min(1.0, moment.progress / config.sparsity_warmup if config.sparsity_warmup else 1.0)
+    strength = config.sparsity * min(
+        1.0, moment.progress / config.sparsity_warmup if config.sparsity_warmup else 1.0
+    )
     total = error.sum() + strength * _penalty(coder, pre, codes, config, moment.progress)
     if coder.kind == "gated":
         # eq. 8: the gate alone must explain the rows too, by a decoder that does not learn from it

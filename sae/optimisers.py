@@ -18,19 +18,28 @@ __all__ = ["Optimiser"]
 class Optimiser:
     """One of the three over named parameters; ``tensors`` and ``restore`` are its state."""
 
-    def __init__(self, name: str, parameters: Iterable[tuple[str, nn.Parameter]], betas: tuple[float, float]) -> None:
+    def __init__(
+        self, name: str, parameters: Iterable[tuple[str, nn.Parameter]], betas: tuple[float, float]
+    ) -> None:
         self.name, self.betas = name, betas
         self.parameters = dict(parameters)
-        self._adam = torch.optim.Adam(self.parameters.values(), betas=betas, fused=True) if name == "adam" else None
-        self.state: dict[str, dict[str, Tensor]] = {} if self._adam is not None else {
-            key: self._start(p) for key, p in self.parameters.items()
-        }
+        self._adam = (
+            torch.optim.Adam(self.parameters.values(), betas=betas, fused=True) if name == "adam" else None
+        )
+        self.state: dict[str, dict[str, Tensor]] = (
+            {} if self._adam is not None else {key: self._start(p) for key, p in self.parameters.items()}
+        )
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
         if self.name == "signum":
             return {"mean": torch.zeros_like(parameter)}
         zeros = torch.zeros_like(parameter)
-        return {"z": parameter.detach().clone(), "x": parameter.detach().clone(), "square": zeros, "weight": torch.zeros(2)}
+        return {
+            "z": parameter.detach().clone(),
+            "x": parameter.detach().clone(),
+            "square": zeros,
+            "weight": torch.zeros(2),
+        }
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -80,7 +89,9 @@ class Optimiser:
     def tensors(self) -> dict[str, Tensor]:
         """Everything it remembers, by ``parameter.name``."""
         if self._adam is None:
-            return {f"{name}/{key}": value for name, state in self.state.items() for key, value in state.items()}
+            return {
+                f"{name}/{key}": value for name, state in self.state.items() for key, value in state.items()
+            }
         return {
             f"{name}/{key}": torch.as_tensor(value)
             for name, parameter in self.parameters.items()
@@ -93,7 +104,11 @@ class Optimiser:
         for key, value in tensors.items():
             name, _, what = key.partition("/")
             parameter = self.parameters[name]
-            kept = torch.empty_like(parameter) if value.shape == parameter.shape and value.ndim else value.clone()
+            kept = (
+                torch.empty_like(parameter)
+                if value.shape == parameter.shape and value.ndim
+                else value.clone()
+            )
             kept.copy_(value)
             if self._adam is None:
                 self.state[name][what] = kept

@@ -45,9 +45,7 @@ def write(
     return _Write.apply(values, weight, support)  # pyright: ignore[reportReturnType]
 
 
-def _bags(
-    weight: Tensor, which: Tensor, starts: Tensor, values: Tensor
-) -> Tensor:
+def _bags(weight: Tensor, which: Tensor, starts: Tensor, values: Tensor) -> Tensor:
     """[bag, d]: for each bag of ``which`` the weighted sum of rows of ``weight``."""
     if len(which) == 0:
         return weight.new_zeros(len(starts) - 1, weight.shape[1])

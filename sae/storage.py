@@ -97,7 +97,9 @@ def _made(card: Mapping[str, Any], path: Path) -> Coder:
         "centred": lambda v: type(v) is bool,
         "bandwidth": lambda v: type(v) is float and 0 < v < 1e6,
     }
-    if not isinstance(make, dict) or any(name not in checks or not checks[name](v) for name, v in make.items()):
+    if not isinstance(make, dict) or any(
+        name not in checks or not checks[name](v) for name, v in make.items()
+    ):
         raise StoreError(f"{path} describes a coder that cannot be: {make!r}")
     options = {"kind": card["kind"]} | make
     try:

@@ -58,7 +58,11 @@ class ModelRows:
             if self.include_first or value.ndim < 3:
                 parts.append(acts.rows(site).flatten(1).float().cpu())
                 continue
-            mask = torch.ones(value.shape[:2], dtype=torch.bool) if acts.mask is None else acts.mask.cpu().clone()
+            mask = (
+                torch.ones(value.shape[:2], dtype=torch.bool)
+                if acts.mask is None
+                else acts.mask.cpu().clone()
+            )
             mask[torch.arange(len(mask)), mask.long().argmax(1)] = False
             parts.append(value.cpu()[mask].flatten(1).float())
         return torch.cat(parts, 1)

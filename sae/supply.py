@@ -114,13 +114,19 @@ class Flow:
     def tensors(self) -> dict[str, Tensor]:
         """Buffer, generator, and how far the flow was read."""
         left = 0 if self._rest is None else len(self._rest[0])
-        kept = {"x": self.x, "generator": self.generator.get_state(), "cursor": torch.tensor([self.read, left])}
+        kept = {
+            "x": self.x,
+            "generator": self.generator.get_state(),
+            "cursor": torch.tensor([self.read, left]),
+        }
         return kept if self.same else kept | {"y": self.y}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on where :meth:`tensors` was asked."""
         if tensors["x"].shape != self.x.shape:
-            raise StoreError(f"the checkpoint's buffer is {list(tensors['x'].shape)}, this run's {list(self.x.shape)}")
+            raise StoreError(
+                f"the checkpoint's buffer is {list(tensors['x'].shape)}, this run's {list(self.x.shape)}"
+            )
         self.x = tensors["x"].clone()
         self.y = self.x if self.same else tensors["y"].clone()
         self.generator.set_state(tensors["generator"])
@@ -177,11 +183,17 @@ class Flow:
             self._source = None
         raise InputError(
             f"{self.place} ran out of rows after {self.read} chunks"
-            + ("; give something that can be iterated again (a list, a DataLoader) or fewer steps" if self.once else "")
+            + (
+                "; give something that can be iterated again (a list, a DataLoader) or fewer steps"
+                if self.once
+                else ""
+            )
         )
 
 
 def _pair(chunk: Any, place: str) -> Pair:
+    x: Any
+    y: Any
     x, y = chunk if isinstance(chunk, list | tuple) and len(chunk) == 2 else (chunk, None)
     if isinstance(x, list | tuple) and len(x) == 1:
         x = x[0]
@@ -196,9 +208,7 @@ def _pair(chunk: Any, place: str) -> Pair:
     return x, x if y is None else y.detach().flatten(1).float()
 
 
-def supply(
-    data: Any, batch_size: int, seed: int, *, site: Any = None, target: Any = None
-) -> Still | Flow:
+def supply(data: Any, batch_size: int, seed: int, *, site: Any = None, target: Any = None) -> Still | Flow:
     """``data`` as batches.
 
     Parameters
@@ -221,6 +231,8 @@ def supply(
         return Still(row_source(data, site), targets, batch_size, seed)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
         if isinstance(data, list | tuple) and not all(isinstance(c, Tensor | list | tuple) for c in data):
-            raise InputError(f"cannot train on a {type(data).__name__} of {type(data[0]).__name__}; give tensors")
+            raise InputError(
+                f"cannot train on a {type(data).__name__} of {type(data[0]).__name__}; give tensors"
+            )
         return Flow(data, batch_size, seed, capacity=int(getattr(data, "buffer", 0)))
     return Still(row_source(data, site), None, batch_size, seed)  # says what it cannot use

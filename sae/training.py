@@ -22,14 +22,13 @@ from interp.runs.files import JsonLines
 from interp.runs.progress import progress as progress_bar
 from interp.runs.progress import stop_on_interrupt
 from interp.runs.provenance import provenance
-from interp.sites import Site
 from sae import checkpoints
 from sae.advice import advice
 from sae.coder import Coder
 from sae.config import TrainConfig
 from sae.learner import Learner
 from sae.middle import scales_of
-from sae.parallel import Alone, joined
+from sae.parallel import joined
 from sae.storage import save
 from sae.supply import Flow, Still, supply
 
@@ -124,9 +123,27 @@ class _Course:
 
 
 @overload
-def train(data: Any, config: TrainConfig, out: Any = None, **options: Any) -> Run: ...
+def train(
+    data: Any,
+    config: TrainConfig,
+    out: str | Path | None = ...,
+    *,
+    resume: bool = ...,
+    site: Any = ...,
+    target: Any = ...,
+    progress: bool | None = ...,
+) -> Run: ...
 @overload
-def train(data: Any, config: Sequence[TrainConfig], out: Any = None, **options: Any) -> tuple[Run, ...]: ...
+def train(
+    data: Any,
+    config: Sequence[TrainConfig],
+    out: str | Path | None = ...,
+    *,
+    resume: bool = ...,
+    site: Any = ...,
+    target: Any = ...,
+    progress: bool | None = ...,
+) -> tuple[Run, ...]: ...
 def train(
     data: Any,
     config: TrainConfig | Sequence[TrainConfig],
@@ -134,7 +151,7 @@ def train(
     *,
     resume: bool = False,
     site: Any = None,
-    target: str | Site | None = None,
+    target: Any = None,
     progress: bool | None = None,
 ) -> Run | tuple[Run, ...]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
@@ -202,7 +219,9 @@ def _agree(configs: tuple[TrainConfig, ...]) -> None:
     for name in shared:
         values = {getattr(c, name) for c in configs}
         if len(values) > 1:
-            raise InputError(f"coders trained in one pass share {', '.join(shared)}; {name} has {sorted(values)}")
+            raise InputError(
+                f"coders trained in one pass share {', '.join(shared)}; {name} has {sorted(values)}"
+            )
 
 
 def _courses(
@@ -227,7 +246,9 @@ def _courses(
             course.history = checkpoints.restore(folder, course.learner, rows, identity)
         courses.append(course)
     if isinstance(rows, Flow) and len({c.learner.step for c in courses}) > 1:
-        raise InputError("these runs stopped at different steps, and a flow of rows cannot be replayed for one of them")
+        raise InputError(
+            "these runs stopped at different steps, and a flow of rows cannot be replayed for one of them"
+        )
     return courses
 
 
@@ -264,7 +285,8 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> 
                     course.keep(rows)
             folder = courses[0].folder
             stop.check(
-                f"stopped after step {step}" + ("" if folder is None else f"; go on with resume=True in {folder}")
+                f"stopped after step {step}"
+                + ("" if folder is None else f"; go on with resume=True in {folder}")
             )
 
 
@@ -275,8 +297,8 @@ def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool) -> None:
     if not np.isfinite(numbers["loss"]):
         bad = int((~torch.isfinite(x).all(1)).sum())
         raise CheckError(
-            f"the loss is {numbers['loss']} at step {learner.step - 1}; {bad} of {len(x)} rows of this batch hold NaN or "
-            f"infinity; look for them in the data, or lower lr = {learner.config.lr}"
+            f"the loss is {numbers['loss']} at step {learner.step - 1}; {bad} of {len(x)} rows of this batch hold "
+            f"NaN or infinity; look for them in the data, or lower lr = {learner.config.lr}"
         )
     if due:
         course.tell(numbers, rate)

@@ -40,12 +40,16 @@ def coder(kind: str, **make: object) -> Coder:
 def gradients(loss: Tensor, made: Coder) -> dict[str, Tensor]:
     names, parameters = zip(*made.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
+    return {
+        n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)
+    }
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     for name in b:
-        torch.testing.assert_close(a[name], b[name], atol=1e-10, rtol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            a[name], b[name], atol=1e-10, rtol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def dense_pre(made: Coder, x: Tensor) -> Tensor:
@@ -154,7 +158,10 @@ class Kernel(torch.autograd.Function):
 
 def test_jumprelu_has_the_gradients_of_its_formulas_entry_by_entry() -> None:
     eps, g = 0.5, rows(d=3, seed=3)
-    pre, theta = rows(d=3).requires_grad_(), torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    pre, theta = (
+        rows(d=3).requires_grad_(),
+        torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64, requires_grad=True),
+    )
     kernel = ((pre - theta).abs() < eps / 2).double().detach()
     d_pre, d_theta = torch.autograd.grad(jump(pre, theta, eps), (pre, theta), g)
     torch.testing.assert_close(d_pre, g * (pre > theta), atol=0, rtol=0)
@@ -233,7 +240,9 @@ def test_codes_found_with_the_dictionary_are_those_of_a_loop_over_rows(kind: str
 
 
 def test_read_and_write_pass_gradcheck_in_everything_they_read() -> None:
-    support = Support(torch.tensor([0, 2, 2, 5]), torch.tensor([3, 0, 1, 3, 4]), 6)  # a row without a code, too
+    support = Support(
+        torch.tensor([0, 2, 2, 5]), torch.tensor([3, 0, 1, 3, 4]), 6
+    )  # a row without a code, too
     x, weight = rows(3, 4).requires_grad_(), rows(4, 6, 1).requires_grad_()
     bias, shift = rows(1, 6, 2)[0].requires_grad_(), rows(1, 4, 3)[0].requires_grad_()
     dictionary = rows(6, 5, 4).requires_grad_()
