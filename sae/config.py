@@ -133,7 +133,8 @@ class TrainConfig:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                yield f"{name} = {value!r} is not known here; it is one of {list(choices)}{nearest(str(value), choices)}"
+                hint = nearest(str(value), choices)
+                yield f"{name} = {value!r} is not known here; it is one of {list(choices)}{hint}"
 
     def _together(self) -> Iterator[str]:
         if self.k > self.d_sae:
@@ -191,7 +192,8 @@ class TrainConfig:
                 raise InputError(f"{name} = {value!r} is not of type {known[name].type}")
         if "d_sae" not in values:
             raise InputError("d_sae, the number of latents, must be given")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**given)
 
 
 def _fits(value: Any, kind: str) -> bool:

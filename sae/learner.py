@@ -20,7 +20,7 @@ __all__ = ["Learner", "Scales"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scales:
-    """Where the data lie: their middle is taken off and they are divided by one number a site before they are learnt."""
+    """Where the data lie: what is taken off rows, and what they are divided by (one number a site)."""
 
     center_out: Float[Tensor, "d_out"]
     read: Float[Tensor, "d_in"]

@@ -29,7 +29,7 @@ class Rule:
     codes: Callable[[Coder, Tensor], Tensor]
     """(coder, pre [sample, latent]) -> codes [sample, latent], as at inference, differentiable."""
     columns: Callable[[Coder, Tensor], Tensor] | None = None
-    """(coder, pre [sample, latent]) -> [sample, k] the latents that each row keeps; None where rows differ in number."""
+    """(coder, pre [sample, latent]) -> [sample, k] the latents each row keeps; None where rows differ in number."""
     act: Callable[[Tensor], Tensor] = torch.relu
     """Values at the kept places -> codes."""
     extra: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def _identity(values: Tensor) -> Tensor:
 
 
 def _above(coder: Coder, pre: Tensor) -> Tensor:
-    """BatchTopK at inference (Bussmann et al. 2024): every code at least as large as the threshold that training learnt."""
+    """BatchTopK at inference (Bussmann et al. 2024): every code not below the learnt threshold."""
     return torch.where((pre >= coder.threshold) & (pre > 0), pre, torch.zeros_like(pre))
 
 
