@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = attach(
         "evaluate": "evaluation",
         "load": "storage",
         "match_dictionary": "evaluation",
+        "model_rows": "streaming",
         "train": "training",
     },
 )

@@ -1,30 +1,37 @@
-"""What a checkpoint of an SAE run holds: the coder, Adam's moments, when each latent last fired, the input scale."""
+"""What a checkpoint of an SAE run holds: coder, optimiser, scales, who fired when, and where the rows were read to."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.errors import StoreError
 from interp.runs import checkpoints
-
-if TYPE_CHECKING:
-    from sae.training import Trainer
+from sae.learner import Learner, Scales
+from sae.supply import Flow, Still
 
 __all__ = ["restore", "write"]
 
-
-def write(folder: Path, trainer: Trainer, identity: dict[str, Any]) -> Path:
-    """Write the trainer's whole state."""
-    manifest = {"scale": trainer.scale.hex(), **identity}
-    return checkpoints.write(folder, trainer.step, _state(trainer), manifest)
+_SCALES = ("read", "written", "center_in", "center_out")
 
 
-def restore(folder: Path, trainer: Trainer, identity: dict[str, Any]) -> list[dict[str, float]]:
-    """Bring ``trainer`` to the newest sound checkpoint and ``metrics.jsonl`` to the same step; the metrics so far.
+def write(folder: Path, learner: Learner, rows: Still | Flow, identity: dict[str, Any]) -> Path:
+    """Write the learner's whole state."""
+    tensors = {f"coder.{name}": value for name, value in learner.coder.state_dict().items()}
+    tensors |= {f"optimiser.{name}": value for name, value in learner.optimiser.tensors().items()}
+    tensors |= {f"scales.{name}": getattr(learner.scales, name) for name in _SCALES}
+    tensors |= {f"rows.{name}": value for name, value in rows.tensors().items()}
+    tensors["last_fired"] = learner.last_fired
+    manifest = {"smallest": learner.smallest.hex(), **identity}
+    return checkpoints.write(folder, learner.step, tensors, manifest)
+
+
+def restore(
+    folder: Path, learner: Learner, rows: Still | Flow, identity: dict[str, Any]
+) -> list[dict[str, float]]:
+    """Bring all to the newest sound checkpoint and ``metrics.jsonl`` to the same step; the metrics so far.
 
     Raises
     ------
@@ -35,33 +42,24 @@ def restore(folder: Path, trainer: Trainer, identity: dict[str, Any]) -> list[di
     if found is not None:
         place, manifest, tensors = found
         _same_run(manifest, identity, place)
-        _take(trainer, tensors, manifest)
-    return checkpoints.lines_until(folder, trainer.step)
+        _take(learner, tensors, manifest)
+        kept = _part(tensors, "rows.")
+        if kept:
+            rows.restore(kept)
+    return checkpoints.lines_until(folder, learner.step)
 
 
-def _state(trainer: Trainer) -> dict[str, Tensor]:
-    tensors = {f"coder.{name}": value for name, value in trainer.coder.state_dict().items()}
-    for name, parameter in trainer.coder.named_parameters():
-        for key, value in trainer.optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{name}.{key}"] = torch.as_tensor(value)
-    tensors["last_fired"] = trainer.last_fired
-    return tensors
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _take(trainer: Trainer, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
-
-    trainer.coder.load_state_dict(part("coder."))
-    for name, parameter in trainer.coder.named_parameters():
-        state = part(f"adam.{name}.")
-        if state:
-            trainer.optimizer.state[parameter] = state
-    trainer.last_fired = tensors["last_fired"]
-    trainer.scale = float.fromhex(manifest["scale"])
-    trainer.step = int(manifest["step"])
+def _take(learner: Learner, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
+    learner.coder.load_state_dict(_part(tensors, "coder."))
+    learner.optimiser.restore(_part(tensors, "optimiser."))
+    learner.scales = Scales(**_part(tensors, "scales."))
+    learner.last_fired = tensors["last_fired"]
+    learner.smallest = float.fromhex(manifest["smallest"])
+    learner.step = int(manifest["step"])
 
 
 def _same_run(manifest: dict[str, Any], identity: dict[str, Any], place: Path) -> None:

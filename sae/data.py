@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, nearest
 from interp.sites import Site
 
 __all__ = ["RowSource", "batch_indices", "moments_of", "row_source"]
@@ -36,13 +36,14 @@ class RowSource:
         return hashlib.sha256(head + picked.contiguous().numpy().tobytes()).hexdigest()
 
 
-def row_source(data: Any, site: str | Site | None = None) -> RowSource:
+def row_source(data: Any, site: Any = None) -> RowSource:
     """``data`` as a :class:`RowSource`.
 
     Parameters
     ----------
     data
-        A tensor [sample, d], or an :class:`interp.ActivationStore` (then ``site`` says which; needless if it has one).
+        A tensor [sample, d] or [sample, site, d], or an :class:`interp.ActivationStore` (then ``site`` says which;
+        needless if it has one; several are laid side by side).
 
     Raises
     ------
@@ -50,29 +51,36 @@ def row_source(data: Any, site: str | Site | None = None) -> RowSource:
         No matrix of floats, too few rows, or a store with several sites and none chosen.
     """
     if isinstance(data, Tensor):
-        if data.ndim != 2 or not data.is_floating_point() or data.shape[0] < 2:
+        if (
+            data.ndim not in (2, 3)
+            or not data.is_floating_point()
+            or data.shape[0] < 2
+            or not data[0].numel()
+        ):
             raise InputError(
                 f"rows to train on are floats [sample, d]; got {data.dtype} {list(data.shape)}"
                 " (flatten batch and positions first, e.g. with Activations.rows)"
             )
-        rows = data.detach()
+        rows = data.detach().flatten(1)
         return RowSource(
-            n=data.shape[0], d=data.shape[1], place="tensor", draw=lambda i: rows[i.to(rows.device)].float()
+            n=rows.shape[0], d=rows.shape[1], place="tensor", draw=lambda i: rows[i.to(rows.device)].float()
         )
     if hasattr(data, "n_rows") and hasattr(data, "rows"):
         sites = [str(s) for s in data.sites]
         if site is None and len(sites) != 1:
             raise InputError(f"the store holds {len(sites)} sites; say site= one of {sites}")
-        name = sites[0] if site is None else str(site)
-        if name not in sites:
-            raise InputError(f"the store holds no site {name!r}; it holds {sites}")
+        asked = sites[:1] if site is None else [site] if isinstance(site, str | Site) else list(site)
+        names = [str(name) for name in asked]
+        for name in names:
+            if name not in sites:
+                raise InputError(f"the store holds no site {name!r}; it holds {sites}{nearest(name, sites)}")
 
         def draw(indices: Tensor) -> Tensor:
-            return torch.as_tensor(data.rows(name, indices)).flatten(1).float()
+            parts = [torch.as_tensor(data.rows(name, indices)).flatten(1).float() for name in names]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-        return RowSource(
-            n=int(data.n_rows), d=draw(torch.zeros(1, dtype=torch.long)).shape[1], place=name, draw=draw
-        )
+        width = draw(torch.zeros(1, dtype=torch.long)).shape[1]
+        return RowSource(n=int(data.n_rows), d=width, place=", ".join(names), draw=draw)
     raise InputError(
         f"cannot train on a {type(data).__name__}; give a tensor [sample, d] or an ActivationStore"
     )

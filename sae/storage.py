@@ -17,7 +17,9 @@ from torch import Tensor
 from interp.errors import InputError, StoreError
 from interp.runs.checkpoints import read_tensors
 from interp.runs.files import read_json, sha256_file, write_bytes_atomic, write_json_atomic
-from sae.coder import RULES, Coder
+from sae.coder import Coder
+from sae.rules import RULES
+from sae.wiring import WIRINGS
 
 __all__ = ["FORMATS", "load", "save"]
 
@@ -54,6 +56,7 @@ def save(
         "d_in": coder.d_in,
         "d_sae": coder.d_sae,
         "k": coder.k,
+        "make": coder.make(),
         "dtype": str(coder.W_dec.dtype).removeprefix("torch."),
         "sha256": sha256_file(folder / _WEIGHTS),
         "provenance": dict(provenance or {}),
@@ -79,10 +82,30 @@ def load(path: str | Path) -> Coder:
     if sha256_file(folder / _WEIGHTS) != card["sha256"]:
         raise StoreError(f"{folder / _WEIGHTS} is not what {_CARD} describes: torn or changed")
     tensors = read_tensors(folder / _WEIGHTS)
-    coder = Coder(
-        card["d_in"], card["d_sae"], card["k"], kind=card["kind"], dtype=getattr(torch, card["dtype"])
-    )
+    coder = _made(card, folder / _CARD)
     return fill(coder, tensors, folder / _WEIGHTS)
+
+
+def _made(card: Mapping[str, Any], path: Path) -> Coder:
+    """An untrained coder of the size and make that the card describes."""
+    make = card.get("make", {})
+    checks = {
+        "kind": lambda v: v == card["kind"],
+        "wiring": lambda v: v in WIRINGS,
+        "d_out": lambda v: type(v) is int and 0 < v < 2**31,
+        "n_sites": lambda v: type(v) is int and 0 < v < 2**16,
+        "centred": lambda v: type(v) is bool,
+        "bandwidth": lambda v: type(v) is float and 0 < v < 1e6,
+    }
+    if not isinstance(make, dict) or any(
+        name not in checks or not checks[name](v) for name, v in make.items()
+    ):
+        raise StoreError(f"{path} describes a coder that cannot be: {make!r}")
+    options = {"kind": card["kind"]} | make
+    try:
+        return Coder(card["d_in"], card["d_sae"], card["k"], dtype=getattr(torch, card["dtype"]), **options)
+    except InputError as error:
+        raise StoreError(f"{path} describes a coder that cannot be: {error}") from error
 
 
 def fill(coder: Coder, tensors: Mapping[str, Tensor], path: Path) -> Coder:

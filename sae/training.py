@@ -1,16 +1,16 @@
-"""Training: one loop, resumable bit for bit, with metrics on disk from the first step.
+"""Training: one loop for every kind and wiring, resumable bit for bit, with metrics on disk from the first step.
 
-The batch of a step is a pure function of (seed, step), so a checkpoint needs the weights, the optimiser's moments and
-the step number, and a resumed run is the uninterrupted one. Read next: ``checkpoints.py``.
+Read next: ``learner.py`` (one step), ``supply.py`` (where rows come from), ``checkpoints.py``.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -19,20 +19,27 @@ from torch import Tensor
 from interp.errors import CheckError, InputError
 from interp.runs.checkpoints import prepared
 from interp.runs.files import JsonLines
-from interp.runs.progress import progress, stop_on_interrupt
+from interp.runs.progress import progress as progress_bar
+from interp.runs.progress import stop_on_interrupt
 from interp.runs.provenance import provenance
-from interp.sites import Site
 from sae import checkpoints
+from sae.advice import advice
 from sae.coder import Coder
 from sae.config import TrainConfig
-from sae.data import RowSource, batch_indices, moments_of, row_source
+from sae.learner import Learner
+from sae.middle import scales_of
+from sae.parallel import joined
 from sae.storage import save
+from sae.supply import Flow, Still, supply
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 __all__ = ["Run", "train"]
+
+_log = logging.getLogger(__name__)
+_COLUMNS = ("step", "loss", "fvu", "l0", "dead", "lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +53,8 @@ class Run:
     """step, loss, fvu, l0, dead, lr: one entry every ``log_every`` steps; of the training batch, so optimistic."""
     out: Path | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    advice: tuple[str, ...] = ()
+    """The warnings of this run, each with a remedy."""
 
     def __repr__(self) -> str:
         last = {name: float(values[-1]) for name, values in self.history.items() if len(values)}
@@ -68,84 +77,107 @@ class Run:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Trainer:
-    """What changes while training: the coder in scaled coordinates, the optimiser, who fired when."""
+class _Course:
+    """One learner with its folder and what it has told."""
 
-    coder: Coder
-    optimizer: torch.optim.Adam
-    scale: float
-    last_fired: Tensor
-    """[latent] the last step in which each latent was used; -1: never."""
-    step: int = 0
+    learner: Learner
+    folder: Path | None
+    identity: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def start(cls, source: RowSource, config: TrainConfig) -> Trainer:
-        """A fresh dictionary, with b_dec at the mean of the data."""
-        mean, scale = moments_of(source, config.seed)
-        coder = Coder(source.d, config.d_sae, config.k, kind=config.kind, seed=config.seed)
-        with torch.no_grad():
-            coder.b_dec.copy_(mean / scale)
-        optimizer = torch.optim.Adam(coder.parameters(), lr=config.lr, betas=(0.9, 0.999))
-        return cls(
+    def tell(self, numbers: dict[str, float], rate: float) -> None:
+        """Keep a line of metrics, and warn."""
+        learner = self.learner
+        dead = learner.n_dead / learner.config.d_sae
+        line = {"step": learner.step, **numbers, "dead": dead, "lr": rate}
+        self.history.append(line)
+        if self.folder is not None and learner.peers.rank == 0:
+            JsonLines(self.folder / "metrics.jsonl", sync=False).append(line)
+        for name, text in advice(line, learner.config).items():
+            if name not in self.said:
+                self.said[name] = text
+                _log.warning("%s", text)
+
+    def keep(self, rows: Still | Flow) -> None:
+        """Write a checkpoint."""
+        if self.folder is not None and self.learner.peers.rank == 0:
+            checkpoints.write(self.folder, self.learner, rows, self.identity)
+
+    def finished(self, place: str, n: int | None, seconds: float) -> Run:
+        """The coder saved, and what happened."""
+        config, coder = self.learner.config, self.learner.finished()
+        data = {"place": place, "rows": n, "sha256": self.identity["data"]}
+        record = provenance(seed=config.seed, config=config.as_dict(), data=data)
+        if self.folder is not None and self.learner.peers.rank == 0:
+            save(coder, self.folder / "coder", provenance=record)
+        columns = {name: np.array([line[name] for line in self.history]) for name in _COLUMNS}
+        return Run(
             coder=coder,
-            optimizer=optimizer,
-            scale=scale,
-            last_fired=torch.full((config.d_sae,), -1, dtype=torch.long),
+            config=config,
+            history=columns,
+            out=self.folder,
+            provenance=record | {"seconds": seconds},
+            advice=tuple(self.said.values()),
         )
 
-    def advance(self, rows: Tensor, rate: float) -> dict[str, float]:
-        """One optimiser step on ``rows`` [sample, d]; its loss, FVU and L0."""
-        coder, x = self.coder, rows / self.scale
-        indices, values = coder.sparse_encode(x)
-        error = (x - coder.sparse_decode(indices, values)).square().sum(1)
-        loss = error.mean() / coder.d_in
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        # a direction's own length is fixed: the part of its gradient along itself would only be undone again
-        gradient, directions = coder.W_dec.grad, coder.W_dec.detach()
-        assert gradient is not None  # the decoder has just taken part in the loss
-        gradient -= (gradient * directions).sum(1, keepdim=True) * directions
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        coder.normalise_()
-        fired = indices[values > 0]
-        self.last_fired[fired] = self.step
-        self.step += 1
-        total = (x - x.mean(0)).square().sum()
-        return {"loss": loss.item(), "fvu": (error.detach().sum() / total).item(), "l0": len(fired) / len(x)}
 
-
+@overload
 def train(
     data: Any,
     config: TrainConfig,
+    out: str | Path | None = ...,
+    *,
+    resume: bool = ...,
+    site: Any = ...,
+    target: Any = ...,
+    progress: bool | None = ...,
+) -> Run: ...
+@overload
+def train(
+    data: Any,
+    config: Sequence[TrainConfig],
+    out: str | Path | None = ...,
+    *,
+    resume: bool = ...,
+    site: Any = ...,
+    target: Any = ...,
+    progress: bool | None = ...,
+) -> tuple[Run, ...]: ...
+def train(
+    data: Any,
+    config: TrainConfig | Sequence[TrainConfig],
     out: str | Path | None = None,
     *,
     resume: bool = False,
-    site: str | Site | None = None,
+    site: Any = None,
+    target: Any = None,
     progress: bool | None = None,
-) -> Run:
-    """Train a sparse autoencoder.
+) -> Run | tuple[Run, ...]:
+    """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
 
     Parameters
     ----------
     data
-        Rows [sample, d], or an :class:`interp.ActivationStore`.
+        Rows [sample, d] (or [sample, site, d] for a crosscoder); a pair (rows, targets) for a transcoder; an
+        :class:`interp.ActivationStore`; an iterable of such chunks (a DataLoader, :func:`sae.model_rows`).
     config
-        What to train; never changed.
+        What to train; never changed. Several of the same steps, batch size and seed share each batch: their
+        dictionaries may differ in everything else.
     out
-        A folder for metrics, checkpoints and the coder. None keeps everything in memory.
+        A folder for metrics, checkpoints and the coder (of several: a folder for each in it). None keeps everything
+        in memory.
     resume
         Go on from the newest sound checkpoint in ``out``; start anew if there is none.
-    site
-        Which site of a store.
+    site, target
+        Which site of a store is read, and which is written; several sites lie side by side.
     progress
         None: a bar on a terminal only.
 
     Returns
     -------
     Run
-        ``.coder`` is in the coordinates of the data.
+        ``.coder`` is in the coordinates of the data. A tuple of them where several were asked for.
 
     Raises
     ------
@@ -160,82 +192,124 @@ def train(
 
     Notes
     -----
-    A step costs two dense products of size batch x d x d_sae and O(batch x k x d). n steps are the same numbers as k
-    steps, a kill, a resume and n - k steps, bit for bit, on the CPU with the same number of threads.
+    A step of the TopK family costs one dense product of size batch x d x d_sae and O(batch x k x d); of the others,
+    about six. n steps are the same numbers as k steps, a kill, a resume and n - k steps, bit for bit, on the CPU with
+    the same number of threads. Under torchrun or accelerate each process takes its share of every batch.
 
     References
     ----------
     Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.3.
     """
-    source = row_source(data, site)
-    batch_indices(source.n, config.batch_size, 0, config.seed)  # says at once if there is too little data
-    folder = None if out is None else prepared(Path(out), resume=resume)
-    if folder is None and (resume or config.checkpoint_every):
+    configs = (config,) if isinstance(config, TrainConfig) else tuple(config)
+    _agree(configs)
+    if out is None and (resume or any(c.checkpoint_every for c in configs)):
         raise InputError("resume and checkpoint_every need a folder: say out=")
     began = time.perf_counter()
-    identity = {"config": config.as_dict(), "data": source.fingerprint()}
-    trainer = Trainer.start(source, config)
-    history: list[dict[str, float]] = []
-    if folder is not None and resume:
-        history = checkpoints.restore(folder, trainer, identity)
-    _loop(trainer, source, config, folder, identity, history, shown=progress)
-    coder = trainer.coder.rescaled(trainer.scale)
-    record = provenance(
-        seed=config.seed,
-        config=config.as_dict(),
-        data={"place": source.place, "rows": source.n, "sha256": identity["data"]},
-    )
-    if folder is not None:
-        save(coder, folder / "coder", provenance=record)
-    names = ("step", "loss", "fvu", "l0", "dead", "lr")
-    columns = {name: np.array([line[name] for line in history]) for name in names}
-    return Run(
-        coder=coder,
-        config=config,
-        history=columns,
-        out=folder,
-        provenance=record | {"seconds": time.perf_counter() - began},
-    )
+    rows = supply(data, configs[0].batch_size, configs[0].seed, site=site, target=target)
+    courses = _courses(rows, configs, out, resume=resume, single=isinstance(config, TrainConfig))
+    _loop(courses, rows, shown=progress)
+    runs = tuple(c.finished(rows.place, rows.n, time.perf_counter() - began) for c in courses)
+    return runs[0] if isinstance(config, TrainConfig) else runs
 
 
-def _loop(
-    trainer: Trainer,
-    source: RowSource,
-    config: TrainConfig,
-    folder: Path | None,
-    identity: dict[str, Any],
-    history: list[dict[str, float]],
-    *,
-    shown: bool | None,
-) -> None:
-    lines = None if folder is None else JsonLines(folder / "metrics.jsonl", sync=False)
-    window = max(1, config.steps // 10)
-    bar = progress(total=config.steps, initial=trainer.step, desc="sae", unit="step", enabled=shown)
+def _agree(configs: tuple[TrainConfig, ...]) -> None:
+    shared = ("steps", "batch_size", "log_every", "checkpoint_every", "n_sites", "center")
+    if not configs:
+        raise InputError("there is no configuration to train")
+    for name in shared:
+        values = {getattr(c, name) for c in configs}
+        if len(values) > 1:
+            raise InputError(
+                f"coders trained in one pass share {', '.join(shared)}; {name} has {sorted(values)}"
+            )
+
+
+def _courses(
+    rows: Still | Flow, configs: tuple[TrainConfig, ...], out: Any, *, resume: bool, single: bool
+) -> list[_Course]:
+    peers = joined()
+    x, y = rows.sample()
+    first = configs[0]
+    scales = scales_of(x, y, n_sites=first.n_sites, center=first.center, place=rows.place)
+    courses = []
+    for number, config in enumerate(configs):
+        _fits(config, rows)
+        folder = None if out is None else Path(out) if single else Path(out) / f"{number:02d}"
+        if folder is not None and peers.rank == 0:
+            if not single:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+            prepared(folder, resume=resume)
+        peers.wait()
+        identity = {"config": config.as_dict(), "data": rows.fingerprint()}
+        course = _Course(learner=Learner.start(scales, config, peers), folder=folder, identity=identity)
+        if folder is not None and resume:
+            course.history = checkpoints.restore(folder, course.learner, rows, identity)
+        courses.append(course)
+    if isinstance(rows, Flow) and len({c.learner.step for c in courses}) > 1:
+        raise InputError(
+            "these runs stopped at different steps, and a flow of rows cannot be replayed for one of them"
+        )
+    return courses
+
+
+def _fits(config: TrainConfig, rows: Still | Flow) -> None:
+    if config.wiring in ("sae", "crosscoder") and rows.d_in != rows.d_out:
+        raise InputError(
+            f"wiring {config.wiring!r} writes what it reads, but the targets are {rows.d_out} wide and the rows "
+            f"{rows.d_in}: say wiring='transcoder'"
+        )
+
+
+def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> None:
+    config, peers = courses[0].learner.config, courses[0].learner.peers
+    step = min(c.learner.step for c in courses)
+    shown = False if peers.rank else shown
+    bar = progress_bar(total=config.steps, initial=step, desc="sae", unit="step", enabled=shown)
+    began, first = time.perf_counter(), step
     with bar, stop_on_interrupt() as stop:
-        while trainer.step < config.steps:
-            step = trainer.step
-            rows = source.draw(batch_indices(source.n, config.batch_size, step, config.seed))
-            rate = config.rate(step)
-            numbers = trainer.advance(rows, rate)
-            if not np.isfinite(numbers["loss"]):
-                raise CheckError(
-                    f"the loss is {numbers['loss']} at step {step}; look for NaN in the data, or lower lr = {config.lr}"
-                )
-            done = trainer.step
-            if done % config.log_every == 0 or done == config.steps:
-                dead = float((trainer.last_fired < done - window).float().mean())
-                line = {"step": done, **numbers, "dead": dead, "lr": rate}
-                history.append(line)
-                if lines is not None:
-                    lines.append(line)
-                bar.set_postfix(
-                    fvu=f"{numbers['fvu']:.3f}", l0=f"{numbers['l0']:.1f}", dead=f"{100 * dead:.0f}%"
-                )
+        while step < config.steps:
+            x, y = rows.batch(step, peers.share)
+            due = (step + 1) % config.log_every == 0 or step + 1 == config.steps
+            for course in courses:
+                if course.learner.step == step:
+                    _advance(course, x, y, due=due)
+            step += 1
+            if due:
+                speed = (step - first) * config.batch_size / (time.perf_counter() - began)
+                bar.set_postfix(**_told(courses, speed))
             bar.update(1)
-            due = config.checkpoint_every and done % config.checkpoint_every == 0
-            if folder is not None and (due or done == config.steps or stop.requested):
-                checkpoints.write(folder, trainer, identity)
+            stopped = peers.total(int(stop.requested)) > 0 if peers.size > 1 else stop.requested
+            late = config.checkpoint_every and step % config.checkpoint_every == 0
+            if late or step == config.steps or stopped:
+                for course in courses:
+                    course.keep(rows)
+            folder = courses[0].folder
             stop.check(
-                f"stopped after step {done}"
+                f"stopped after step {step}"
                 + ("" if folder is None else f"; go on with resume=True in {folder}")
             )
+
+
+def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool) -> None:
+    learner = course.learner
+    rate = learner.config.rate(learner.step)
+    numbers = learner.advance(x, y, rate)
+    if not np.isfinite(numbers["loss"]):
+        bad = int((~torch.isfinite(x).all(1)).sum())
+        raise CheckError(
+            f"the loss is {numbers['loss']} at step {learner.step - 1}; {bad} of {len(x)} rows of this batch hold "
+            f"NaN or infinity; look for them in the data, or lower lr = {learner.config.lr}"
+        )
+    if due:
+        course.tell(numbers, rate)
+
+
+def _told(courses: list[_Course], speed: float) -> dict[str, str]:
+    last = courses[-1].history[-1]
+    return {
+        "loss": f"{last['loss']:.3g}",
+        "fvu": f"{last['fvu']:.3f}",
+        "l0": f"{last['l0']:.1f}",
+        "dead": f"{100 * last['dead']:.0f}%",
+        "rows/s": f"{speed:.3g}",
+    }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import sae
 from interp.errors import CheckError, InputError, StoreError
-from sae import training
+from sae import learner
 from sae.data import batch_indices, row_source
 
 
@@ -113,17 +113,17 @@ def test_a_run_killed_at_any_step_and_resumed_is_the_uninterrupted_one(
 ) -> None:
     x, _ = planted(1000)
     whole = sae.train(x, SHORT, tmp_path / "whole")
-    advance = training.Trainer.advance
+    advance = learner.Learner.advance
 
-    def until(self: training.Trainer, *args: object) -> dict[str, float]:
+    def until(self: learner.Learner, *args: object, **options: object) -> dict[str, float]:
         if self.step == at:
             raise Killed
         return advance(self, *args)
 
-    monkeypatch.setattr(training.Trainer, "advance", until)
+    monkeypatch.setattr(learner.Learner, "advance", until)
     with pytest.raises(Killed):
         sae.train(x, SHORT, tmp_path / "cut")
-    monkeypatch.setattr(training.Trainer, "advance", advance)
+    monkeypatch.setattr(learner.Learner, "advance", advance)
     resumed = sae.train(x, SHORT, tmp_path / "cut", resume=True)
     for name, value in whole.coder.state_dict().items():
         assert torch.equal(resumed.coder.state_dict()[name], value), name
@@ -158,20 +158,20 @@ def test_a_process_killed_outright_goes_on_to_the_same_bytes(tmp_path: Path) -> 
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = planted(1000)
     config = sae.TrainConfig(d_sae=32, k=3, steps=40, batch_size=64)
-    advance = training.Trainer.advance
+    advance = learner.Learner.advance
 
-    def interrupted(self: training.Trainer, *args: object) -> dict[str, float]:
+    def interrupted(self: learner.Learner, *args: object, **options: object) -> dict[str, float]:
         if self.step == 16:
             signal.raise_signal(signal.SIGINT)
         return advance(self, *args)
 
-    monkeypatch.setattr(training.Trainer, "advance", interrupted)
+    monkeypatch.setattr(learner.Learner, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped after step 17; go on with resume=True"):
         sae.train(x, config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "checkpoints" / "latest.json").read_text()) == {
         "latest": "step-00000017"
     }
-    monkeypatch.setattr(training.Trainer, "advance", advance)
+    monkeypatch.setattr(learner.Learner, "advance", advance)
     resumed = sae.train(x, config, tmp_path / "run", resume=True)
     assert torch.equal(resumed.coder.W_dec, sae.train(x, config).coder.W_dec)
 
@@ -195,8 +195,8 @@ def test_a_folder_with_another_run_in_it_is_refused(tmp_path: Path) -> None:
     sae.train(x, SHORT, tmp_path / "run")
     with pytest.raises(InputError, match="already holds a run"):
         sae.train(x, SHORT, tmp_path / "run")
-    with pytest.raises(StoreError, match="another configuration .lr: 0.002 there, 0.001 now"):
-        sae.train(x, sae.TrainConfig(**(SHORT.as_dict() | {"lr": 1e-3})), tmp_path / "run", resume=True)
+    with pytest.raises(StoreError, match="another configuration .lr: 0.003 there, 0.001 now"):
+        sae.train(x, sae.TrainConfig.of(SHORT.as_dict() | {"lr": 1e-3}), tmp_path / "run", resume=True)
     with pytest.raises(StoreError, match="other data"):
         sae.train(x + 1, SHORT, tmp_path / "run", resume=True)
 
@@ -224,7 +224,7 @@ def test_every_row_is_read_once_a_pass_and_the_passes_differ() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch.zeros(4, 4, 4), "floats .sample, d"),
+        (torch.zeros(4), "floats .sample, d"),
         (torch.zeros(400, 4, dtype=torch.long), "floats .sample, d"),
         (torch.randn(10, 4), "fewer than one batch of 64"),
         (torch.ones(400, 4), "is the same"),
@@ -247,7 +247,7 @@ def test_unusable_data_are_named(data: object, message: str) -> None:
 )
 def test_a_configuration_only_raises_and_lists_every_problem(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        sae.TrainConfig(**(SHORT.as_dict() | change))
+        sae.TrainConfig.of(SHORT.as_dict() | change)
 
 
 def test_checkpoints_without_a_folder_are_refused() -> None:

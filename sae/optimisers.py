@@ -1,0 +1,116 @@
+"""Optimisers whose whole state is named tensors, so that a checkpoint of them is exact.
+
+``adam``: torch's, fused. ``signum``: the sign of a running mean of gradients (Bernstein et al. 2018).
+``schedule-free``: Adam at y = (1 - b) z + b x where x is the running mean of z (Defazio et al. 2024); the weights
+that are saved and evaluated are x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Optimiser"]
+
+
+class Optimiser:
+    """One of the three over named parameters; ``tensors`` and ``restore`` are its state."""
+
+    def __init__(
+        self, name: str, parameters: Iterable[tuple[str, nn.Parameter]], betas: tuple[float, float]
+    ) -> None:
+        self.name, self.betas = name, betas
+        self.parameters = dict(parameters)
+        self._adam = (
+            torch.optim.Adam(self.parameters.values(), betas=betas, fused=True) if name == "adam" else None
+        )
+        self.state: dict[str, dict[str, Tensor]] = (
+            {} if self._adam is not None else {key: self._start(p) for key, p in self.parameters.items()}
+        )
+
+    def _start(self, parameter: Tensor) -> dict[str, Tensor]:
+        if self.name == "signum":
+            return {"mean": torch.zeros_like(parameter)}
+        zeros = torch.zeros_like(parameter)
+        return {
+            "z": parameter.detach().clone(),
+            "x": parameter.detach().clone(),
+            "square": zeros,
+            "weight": torch.zeros(2),
+        }
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step at ``rate`` down the gradients that the parameters hold."""
+        if self._adam is not None:
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+            self._adam.step()
+            return
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                (self._signum if self.name == "signum" else self._free)(parameter, self.state[name], rate)
+
+    def _signum(self, parameter: Tensor, state: dict[str, Tensor], rate: float) -> None:
+        mean = state["mean"].lerp_(parameter.grad, 1 - self.betas[0])
+        parameter.sub_(rate * mean.sign())
+
+    def _free(self, parameter: Tensor, state: dict[str, Tensor], rate: float) -> None:
+        count, total = state["weight"].tolist()
+        count, total = count + 1, total + rate**2
+        state["weight"].copy_(torch.tensor([count, total]))
+        grad = parameter.grad
+        assert grad is not None  # the caller has looked
+        square = state["square"].mul_(self.betas[1]).addcmul_(grad, grad, value=1 - self.betas[1])
+        size = (square / (1 - self.betas[1] ** count)).sqrt_().add_(1e-8)
+        state["z"].addcdiv_(grad, size, value=-rate)
+        state["x"].lerp_(state["z"], rate**2 / total)
+        parameter.copy_(torch.lerp(state["z"], state["x"], self.betas[0]))
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The weights to keep: the running mean of schedule-free, else nothing."""
+        return {name: state["x"] for name, state in self.state.items() if "x" in state}
+
+    @torch.no_grad()
+    def forget(self, name: str, latents: Tensor, axis: int) -> None:
+        """Set what is remembered of some latents' entries of a parameter to 0 (or to the parameter itself)."""
+        parameter = self.parameters[name]
+        state = self.state.get(name) if self._adam is None else self._adam.state.get(parameter, {})
+        for key, value in (state or {}).items():
+            if value.shape != parameter.shape:
+                continue
+            if key in ("z", "x"):
+                value.index_copy_(axis, latents, parameter.detach().index_select(axis, latents))
+            else:
+                value.index_fill_(axis, latents, 0.0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything it remembers, by ``parameter.name``."""
+        if self._adam is None:
+            return {
+                f"{name}/{key}": value for name, state in self.state.items() for key, value in state.items()
+            }
+        return {
+            f"{name}/{key}": torch.as_tensor(value)
+            for name, parameter in self.parameters.items()
+            for key, value in self._adam.state.get(parameter, {}).items()
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave; a moment lies in memory as its parameter does."""
+        for key, value in tensors.items():
+            name, _, what = key.partition("/")
+            parameter = self.parameters[name]
+            kept = (
+                torch.empty_like(parameter)
+                if value.shape == parameter.shape and value.ndim
+                else value.clone()
+            )
+            kept.copy_(value)
+            if self._adam is None:
+                self.state[name][what] = kept
+            else:
+                self._adam.state[parameter][what] = kept

@@ -1,0 +1,89 @@
+"""Several processes on one batch: what they must agree on, in one place.
+
+Each process takes its share of the rows of a step; gradients, counts and the latents that fired are summed, and the
+edge of BatchTopK is that of all rows together, so that n processes do what one would do with the whole batch, up to
+the order of additions. The processes come from a launcher (torchrun, accelerate): this room starts none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["Alone", "Peers", "joined"]
+
+
+class Alone:
+    """One process."""
+
+    rank, size = 0, 1
+
+    def total(self, number: int) -> int:
+        """The sum of everyone's number."""
+        return number
+
+    def add_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the sum of everyone's."""
+
+    def share(self, indices: Tensor) -> Tensor:
+        """The part of a batch that is this process's."""
+        return indices
+
+    def wait(self) -> None:
+        """Until everyone is here."""
+
+    def kth_largest(self, values: Tensor, count: int) -> float:
+        """The ``count``-th largest of everyone's values, or the smallest if there are fewer; +inf if there are none."""
+        if len(values) == 0:
+            return float("inf")
+        if len(values) <= count:
+            return float(values.min())
+        return float(values.kthvalue(len(values) - count + 1).values)
+
+
+class Peers(Alone):
+    """The processes of the default group of ``torch.distributed``."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def total(self, number: int) -> int:
+        """The sum of everyone's number."""
+        value = torch.tensor(number)
+        dist.all_reduce(value)
+        return int(value)
+
+    def add_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the sum of everyone's; one message for all of them."""
+        given = list(tensors)
+        flat = torch.cat([t.reshape(-1) for t in given])
+        dist.all_reduce(flat)
+        for tensor, part in zip(given, flat.split([t.numel() for t in given]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def share(self, indices: Tensor) -> Tensor:
+        """Every size-th row, from the rank on."""
+        return indices[self.rank :: self.size]
+
+    def wait(self) -> None:
+        """Until everyone is here."""
+        dist.barrier()
+
+    def kth_largest(self, values: Tensor, count: int) -> float:
+        """The ``count``-th largest of everyone's values; each sends its own ``count`` largest at most."""
+        mine = values if len(values) <= count else values.topk(count, sorted=False).values
+        lengths = [0] * self.size
+        dist.all_gather_object(lengths, len(mine))
+        room = mine.new_full((max(lengths),), -torch.inf)
+        room[: len(mine)] = mine
+        parts = [torch.empty_like(room) for _ in range(self.size)]
+        dist.all_gather(parts, room)
+        return super().kth_largest(torch.cat([p[:n] for p, n in zip(parts, lengths, strict=True)]), count)
+
+
+def joined() -> Alone:
+    """The processes of this run: all that a launcher has connected, or this one alone."""
+    return Peers() if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else Alone()

@@ -1,0 +1,105 @@
+"""Products with sparse codes whose gradients are written out: they touch only the codes that are on.
+
+Two maps are enough for every form of the TopK family. :func:`read` gives the encoder's values at chosen places,
+:func:`write` sums the directions that codes weigh; both are differentiable in everything they read, so a loss built
+from them (reconstruction, AuxK on the residual, nested prefixes) sends its gradient to encoder and decoder alike.
+With z at the places of a support, gradients g_z of the values and g_y of the rows:
+d W_enc[:, f] = sum over rows i using f of g_z[i, f] x_i,   d W_dec[f] = sum over rows i using f of z[i, f] g_y[i].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
+
+from sae.selection import Support
+
+__all__ = ["read", "write"]
+
+
+def read(
+    x: Float[Tensor, "sample d_in"],
+    shift: Float[Tensor, "d_in"] | None,
+    weight: Float[Tensor, "d_in latent"],
+    bias: Float[Tensor, "latent"],
+    values: Float[Tensor, "_"],
+    support: Support,
+) -> Float[Tensor, "_"]:
+    """``values`` = (x weight + bias) at the support, which the caller has computed; this makes them differentiable.
+
+    ``shift`` is what the caller has subtracted from its rows to get ``x``; its gradient, minus the sum of those of
+    the rows, costs one product with a vector.
+    """
+    return _Read.apply(x, shift, weight, bias, values, support)  # pyright: ignore[reportReturnType]
+
+
+def write(
+    values: Float[Tensor, "_"], weight: Float[Tensor, "latent d_out"], support: Support
+) -> Float[Tensor, "sample d_out"]:
+    """Each row's sum of the directions its codes weigh. Cost: one direction read a code."""
+    return _Write.apply(values, weight, support)  # pyright: ignore[reportReturnType]
+
+
+def _bags(weight: Tensor, which: Tensor, starts: Tensor, values: Tensor) -> Tensor:
+    """[bag, d]: for each bag of ``which`` the weighted sum of rows of ``weight``."""
+    if len(which) == 0:
+        return weight.new_zeros(len(starts) - 1, weight.shape[1])
+    return embedding_bag(which, weight, starts[:-1], mode="sum", per_sample_weights=values)
+
+
+def _dots(rows: Tensor, weight: Tensor, support: Support) -> Tensor:
+    """<rows[i], weight[f]> at each code (i, f)."""
+    if len(support.col) == 0:
+        return rows.new_zeros(0)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows.contiguous(), weight, support.col, support.offsets[:-1], support.row, 0, -1
+    )
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        x, _, weight, _, values, support = given
+        ctx.save_for_backward(x, weight)
+        ctx.support = support
+        return values.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+        (g,) = given
+        x, weight = ctx.saved_tensors
+        support: Support = ctx.support
+        needs = ctx.needs_input_grad
+        order, starts, row = support.by_latent
+        g_bias = g.new_zeros(support.n_latents).index_add_(0, support.col, g)
+        g_x = _bags(weight.T.contiguous(), support.col, support.offsets, g) if needs[0] else None
+        g_weight = _bags(x, row, starts, g[order]).T if needs[2] else None
+        return g_x, -(weight @ g_bias) if needs[1] else None, g_weight, g_bias, None, None
+
+
+class _Write(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        values, weight, support = given
+        ctx.save_for_backward(values, weight)
+        ctx.support = support
+        return _bags(weight, support.col, support.offsets, values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+        (g,) = given
+        values, weight = ctx.saved_tensors
+        support: Support = ctx.support
+        g_values = _dots(g, weight, support) if ctx.needs_input_grad[0] else None
+        g_weight = None
+        if ctx.needs_input_grad[1]:
+            order, starts, row = support.by_latent
+            g_weight = _bags(g.contiguous(), row, starts, values[order])
+        return g_values, g_weight, None
