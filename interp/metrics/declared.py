@@ -22,8 +22,6 @@ logger = logging.getLogger("interp")
 ENOUGH = 10.0
 """Samples per dimension below which a value carries a caveat; isotropic data of n = 10 d still read 3-5% low."""
 
-_ORTHOGONAL, _SCALE, _SHIFT, _LINEAR, _PERMUTATION = "orthogonal", "scale", "shift", "linear", "permutation"
-
 INVARIANCES: Mapping[str, frozenset[str]] = {
     name: frozenset(what.split())
     for name, what in {
@@ -32,7 +30,7 @@ INVARIANCES: Mapping[str, frozenset[str]] = {
         "cka_rbf": "orthogonal scale shift permutation",
         "cca": "orthogonal scale shift permutation linear",
         "svcca": "orthogonal scale shift permutation",
-        "pwcca": "orthogonal scale shift permutation",
+        "pwcca": "scale shift permutation",
         "procrustes": "orthogonal scale shift permutation",
         "angular_distance": "orthogonal scale shift permutation",
         "rsa": "orthogonal scale shift permutation",
@@ -60,7 +58,8 @@ INVARIANCES: Mapping[str, frozenset[str]] = {
 """Metric -> the transformations of a representation's columns that leave its value as it is.
 
 orthogonal: x Q; scale: a x; shift: x + c; permutation: columns reordered; linear: x A for any invertible A.
-A permutation is an orthogonal map; it is listed by itself because neuron matching sees rotations.
+A permutation is an orthogonal map; it is listed by itself because neuron matching and PWCCA (whose weights add absolute
+values over neurons) see rotations.
 """
 
 

@@ -74,7 +74,10 @@ def match_weights(
             now = permuted(b, others, {g: orders[g] for g in others})
             gain = torch.zeros(sizes[group], sizes[group], dtype=torch.float64)
             for name, axis in units[group]:
-                u, v = (w[name].detach().movedim(axis, 0).flatten(1).double().cpu() for w in (a, now))
+                u, v = (
+                    w[name].detach().movedim(axis, 0).reshape(sizes[group], -1).double().cpu()
+                    for w in (a, now)
+                )
                 gain += u @ v.T
             found = torch.as_tensor(linear_sum_assignment(gain.numpy(), maximize=True)[1])
             rows = torch.arange(sizes[group])

@@ -174,7 +174,7 @@ def separability(x: Float[Tensor, "sample 2"], *, n_angles: int = 60, n_bins: in
 
 
 def mixture_index(
-    x: Rows, *, epsilon: float = 0.1, n_directions: int = 500, n_offsets: int = 101, seed: int = 0
+    x: Rows, *, epsilon: float = 0.1, n_directions: int = 180, n_offsets: int = 61, seed: int = 0
 ) -> Result:
     """epsilon-mixture index: the largest share of points that one affine function sends near 0.
 
