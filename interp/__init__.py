@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = attach(
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",
+        "lenses": "lenses",
         "metrics": "metrics",
         "tasks": "tasks",
         "toys": "toys",

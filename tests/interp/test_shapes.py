@@ -226,7 +226,7 @@ def test_a_circle_is_irreducible_and_two_independent_features_are_not() -> None:
     circle = torch.stack([angle.cos(), angle.sin()], 1)
     uniform = torch.rand(1500, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     turned = uniform @ torch.linalg.qr(gaussian(2, 2, 3))[0]
-    assert separability(circle).value > 5 * separability(circle).chance
+    assert separability(circle).value > 3 * separability(circle).chance
     assert separability(turned).value < 2 * separability(turned).chance
     sparse = torch.where(uniform[:, :1] < 0.8, 0.0, 1.0) * circle  # mostly off: a mixture with a point
     assert mixture_index(sparse).value > 0.8

@@ -38,11 +38,11 @@ def gaussian(n: int, d: int, seed: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def with_spectrum(l: Tensor, n: int = 400, seed: int = 0) -> Tensor:
-    """Centred rows whose scatter matrix has exactly the eigenvalues ``l``."""
-    frame = torch.cat([torch.ones(n, 1, dtype=torch.float64), gaussian(n, len(l), seed)], 1)
-    basis = torch.linalg.qr(gaussian(len(l), len(l), seed + 1))[0]
-    return torch.linalg.qr(frame)[0][:, 1:] * l.sqrt() @ basis
+def with_spectrum(eig: Tensor, n: int = 400, seed: int = 0) -> Tensor:
+    """Centred rows whose scatter matrix has exactly the eigenvalues ``eig``."""
+    frame = torch.cat([torch.ones(n, 1, dtype=torch.float64), gaussian(n, len(eig), seed)], 1)
+    basis = torch.linalg.qr(gaussian(len(eig), len(eig), seed + 1))[0]
+    return torch.linalg.qr(frame)[0][:, 1:] * eig.sqrt() @ basis
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
