@@ -83,7 +83,8 @@ def future_lens(
     for site in found:
         x = acts[site][:, :end].double()
         for target, scores in ((goal, value), (goal[shuffle], chance)):
-            said = readout(_mapped(x[fit], target, x[test], ridge).to(acts[last].dtype)).log_softmax(-1)
+            with torch.no_grad():
+                said = readout(_mapped(x[fit], target, x[test], ridge).to(acts[last].dtype)).log_softmax(-1)
             hit = (said.argmax(-1) == answer).double()
             scores.append(float(hit.mean()))
             if scores is value:

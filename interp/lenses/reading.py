@@ -94,9 +94,9 @@ def read(
     n = int(keep.sum())
     per_text = [np.nanmean(np.where(keep, divergence[i], np.nan), axis=1) for i in range(len(streams))]
     spread = np.array([np.std(v, ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan for v in per_text])
+    grid: Any = top.tolist()
     said = tuple(
-        tuple(tuple(tokens.show(int(t)) if t >= 0 else "" for t in row) for row in block)
-        for block in list(top)
+        tuple(tuple(tokens.show(t) if t >= 0 else "" for t in row) for row in block) for block in grid
     )
     return LensResult(
         name=name,

@@ -18,8 +18,8 @@ from interp.activations import Activations
 from interp.errors import InputError, nearest
 from interp.metrics.baselines import Baseline, baselined
 from interp.metrics.declared import outcome
-from interp.metrics.entropies import prompt_entropy, von_neumann_entropy
-from interp.metrics.geometry import curvature, mean_cosine, token_homogeneity
+from interp.metrics.entropies import von_neumann_entropy
+from interp.metrics.geometry import mean_cosine
 from interp.metrics.similarity import cka_matrix
 from interp.metrics.spectral import entropy_rank, participation_ratio, power_law, spectrum_of, stable
 from interp.models.inputs import as_tokens
@@ -37,21 +37,44 @@ _MOMENTS: Mapping[str, Callable[[SiteMoments], Result]] = {
     "von Neumann entropy": von_neumann_entropy,
     "mean cosine": mean_cosine,
 }
-_SEQUENCES: Mapping[str, Callable[[Tensor, Tensor | None], list[float]]] = {
-    "curvature": lambda x, m: _each(lambda a: curvature(a), x, m, least=3),
-    "token homogeneity": lambda x, m: _each(lambda a: token_homogeneity({"x": a}), x, m, least=2),
-    "prompt entropy": lambda x, m: _each(lambda a: prompt_entropy(a), x, m, least=2),
-}
+_SEQUENCES = ("curvature", "token homogeneity", "prompt entropy")
 QUANTITIES = (*_MOMENTS, *_SEQUENCES)
 """What a profile can hold."""
 
 
-def _each(of: Callable[[Tensor], Result], acts: Tensor, mask: Tensor | None, *, least: int) -> list[float]:
-    """One value a sequence with enough real tokens; sequences without a value (constant ones) are left out."""
-    keep = torch.ones(acts.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
-    pairs = zip(acts.cpu(), keep, strict=True)
-    values = [float(np.ravel(of(x[m][None]).value)[0]) for x, m in pairs if int(m.sum()) >= least]
-    return [v for v in values if np.isfinite(v)]
+def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float64[Tensor, "batch pos d"]]:
+    """The real tokens of each sequence, sequences of one length together."""
+    if mask is None or bool(mask.all()):
+        return [acts.double()]
+    mask = mask.to(acts.device)
+    lengths = mask.sum(1)
+    return [
+        acts[lengths == n][mask[lengths == n]].unflatten(0, (-1, int(n))).double()
+        for n in lengths.unique()
+        if n > 0
+    ]
+
+
+def _sequence_values(paths: Float64[Tensor, "batch pos d"], names: Sequence[str]) -> dict[str, list[float]]:
+    """Curvature (degrees), token homogeneity and prompt entropy (nats) of each sequence, as ``geometry.py`` has them.
+
+    A sequence too short for a quantity, or with a vector of length 0 where a direction is needed, has none.
+    """
+    n, out = paths.shape[1], {name: torch.full((len(paths),), torch.nan) for name in names}
+    z = paths / paths.norm(dim=2, keepdim=True)  # nan where a token has length 0
+    if n > 1 and "token homogeneity" in out:
+        out["token homogeneity"] = (z.sum(1).square().sum(1) - n) / (n * (n - 1))
+    if n > 1 and "prompt entropy" in out:
+        whole = bool(torch.isfinite(z).all())
+        side = (z @ z.mT if n <= z.shape[2] else z.mT @ z) / n
+        eig = torch.linalg.eigvalsh(side if whole else side.nan_to_num()).clamp_min(0)
+        out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * z.sum((1, 2))
+    if n > 2 and "curvature" in out:
+        step = paths.diff(dim=1)
+        u = step / step.norm(dim=2, keepdim=True)
+        angle = 2 * torch.atan2((u[:, 1:] - u[:, :-1]).norm(dim=2), (u[:, 1:] + u[:, :-1]).norm(dim=2))
+        out["curvature"] = angle.rad2deg().mean(1)
+    return {name: [v for v in values.tolist() if np.isfinite(v)] for name, values in out.items()}
 
 
 def layer_profile(
@@ -134,9 +157,10 @@ def _profile(
         if moments is None:
             moments = Moments({site: x.shape[1] for site, x in rows.items()}, **settings)
         moments.update(rows)
-        for name in ordered:
-            for site in found:
-                each[name][str(site)] += _SEQUENCES[name](acts[site], acts.mask)
+        for site in found if ordered else ():
+            for paths in _by_length(acts[site], acts.mask):
+                for name, values in _sequence_values(paths, ordered).items():
+                    each[name][str(site)] += values
     assert moments is not None  # Tokens are never empty
     ticks = (tuple(str(site) for site in found),)
     out = {}
@@ -223,7 +247,8 @@ def layer_similarity(
     whole = cka_matrix(made, method=method)  # type: ignore[arg-type]
     k = len(found)
     return outcome(
-        whole.name, np.asarray(whole.value)[:k, k:], n=whole.n, d=whole.provenance["d"], axes=("site", "other site"),
+        whole.name, np.asarray(whole.value)[:k, k:], n=whole.n, d=tuple(whole.provenance["d"]),
+        axes=("site", "other site"),
         stderr=None if whole.stderr is None else np.asarray(whole.stderr)[:k, k:], chance=0.0,
         ticks=(tuple(map(str, found)), tuple(map(str, theirs))), convention=whole.convention.rpartition("; n/d")[0],
         reason=whole.reason, provenance={"method": method, "baseline": baseline},
