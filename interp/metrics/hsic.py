@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.moments.sums import Sums
@@ -49,17 +49,17 @@ def _subsets(parts: Tensor) -> Tensor:
 def feature_sides(
     rows: Sequence[Tensor], blocks: Sequence[Tensor], *, dtype: torch.dtype
 ) -> list[FeatureSide]:
-    """Each of ``rows`` (centred, float64) cut into blocks; products will be taken in ``dtype``."""
+    """Each of ``rows`` (centred) cut into blocks; products will be taken in ``dtype``, sums are float64."""
     out = []
     for x in rows:
-        lengths = x.square().sum(1)
+        lengths = x.square().sum(1, dtype=torch.float64)
         cut = [x[b] for b in blocks] or [x]
         k = [lengths[b] for b in blocks] or [lengths]
         out.append(
             FeatureSide(
                 [piece.to(dtype) for piece in cut],
                 k,
-                _subsets(torch.stack([piece.sum(0) for piece in cut])),
+                _subsets(torch.stack([piece.sum(0, dtype=torch.float64) for piece in cut])),
                 _subsets(torch.stack([piece.sum() for piece in k])),
                 _subsets(torch.tensor([len(piece) for piece in k], dtype=torch.float64, device=x.device)),
             )
@@ -71,10 +71,10 @@ def feature_sides(
 class GramSide:
     """The Gram matrix, and its row sums over what each subset keeps."""
 
-    gram: Float64[Tensor, "sample sample"]
+    gram: Float[Tensor, "sample sample"]
     row_sums: Float64[Tensor, "sample subset"]
     ones: Float64[Tensor, "subset"]
-    kept: Float64[Tensor, "sample subset"]
+    kept: Float[Tensor, "sample subset"]
 
 
 def gram_sides(grams: Sequence[Tensor], blocks: Sequence[Tensor], *, unbiased: bool) -> list[GramSide]:
@@ -86,7 +86,7 @@ def gram_sides(grams: Sequence[Tensor], blocks: Sequence[Tensor], *, unbiased: b
     for gram in grams:
         if unbiased:
             gram.fill_diagonal_(0)
-        row_sums = gram @ kept
+        row_sums = (gram @ kept).double()
         out.append(GramSide(gram, row_sums, (kept * row_sums).sum(0), kept))
     return out
 
@@ -97,18 +97,25 @@ def hsic(
     """HSIC on all rows, then with each block left out."""
     if isinstance(x, GramSide) and isinstance(y, GramSide):
         product = x.gram * y.gram
-        trace = (x.kept * (product @ x.kept)).sum(0)
+        if x.kept.shape[1] == 1:
+            trace = product.sum(dtype=torch.float64)[None]
+        else:
+            trace = (x.kept * (product @ x.kept)).sum(0, dtype=torch.float64)
         mixed = (x.kept * x.row_sums * y.row_sums).sum(0)
-        return combine(trace, mixed, x.ones * y.ones, x.kept.sum(0), unbiased=unbiased)
+        return combine(trace, mixed, x.ones * y.ones, x.kept.sum(0, dtype=torch.float64), unbiased=unbiased)
     assert isinstance(x, FeatureSide) and isinstance(y, FeatureSide)  # noqa: PT018  (both or neither)
     cross = torch.stack([a.T @ b for a, b in zip(x.blocks, y.blocks, strict=True)])
     total = cross.sum(0, dtype=torch.float64)
-    square, mixed = [total.square().sum()], [x.sums[0] @ total @ y.sums[0]]
-    for j, part in enumerate(cross if len(cross) > 1 else ()):
-        rest = total - part
-        square.append(rest.square().sum())
-        mixed.append(x.sums[j + 1] @ rest @ y.sums[j + 1])
-    trace, middle = torch.stack(square), torch.stack(mixed)
+    trace, middle = total.square().sum()[None], x.sums[0] @ total @ y.sums[0]
+    middle = middle[None]
+    if len(cross) > 1:  # |C - C_b|^2 = |C|^2 - 2 <C, C_b> + |C_b|^2, without a copy of C for each block
+        flat = cross.flatten(1)
+        inner = (flat @ total.flatten().to(flat.dtype)).double()
+        own = torch.stack([row @ row for row in flat]).double()
+        without = torch.einsum("bd,bd->b", x.sums[1:] @ total, y.sums[1:])
+        part = torch.bmm(cross, y.sums[1:, :, None].to(cross.dtype))[:, :, 0].double()
+        trace = torch.cat([trace, trace - 2 * inner + own])
+        middle = torch.cat([middle, without - (x.sums[1:] * part).sum(1)])
     ones = x.sums.square().sum(1) * y.sums.square().sum(1)
     if unbiased:
         blocks = list(zip(x.blocks, x.lengths, y.blocks, y.lengths, strict=True))

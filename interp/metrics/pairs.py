@@ -23,6 +23,7 @@ __all__ = ["CONSTANT", "TOO_FEW", "Table", "moments_table", "ratio_of", "rows_ta
 CONSTANT = "a representation is constant over the samples: CKA is 0/0"
 TOO_FEW = "the debiased self-similarity is not positive at this n: too few samples for so many dimensions"
 _GRAM_BYTES = 1 << 30
+"""Memory that Grams of all sites may take together."""
 
 Side = FeatureSide | GramSide
 
@@ -42,21 +43,22 @@ def rows_table(
 ) -> Table:
     own = first is second
     given = [*first.items(), *(() if own else second.items())]
-    checked_rows = [checked(x, name) for name, x in given]
-    counts = {name: len(x) for (name, _), x in zip(given, checked_rows, strict=True)}
-    n = len(checked_rows[0])
-    if len({len(x) for x in checked_rows}) > 1:
-        raise InputError(f"sites hold different numbers of samples: {counts}")
-    centred = [x - x.mean(0, keepdim=True) for x in checked_rows]
-    flat = [constant(x, raw) for x, (_, raw) in zip(centred, given, strict=True)]
-    units = [x if f else x / x.square().sum(1).mean().sqrt() for x, f in zip(centred, flat, strict=True)]
-    del checked_rows, centred
+    counts, widths = _sizes(given)
+    n = next(iter(counts.values()))
     narrow = all(torch.as_tensor(x).dtype.itemsize <= 4 for _, x in given)
     dtype = torch.float32 if narrow else torch.float64
+    # small Grams are cheap enough for float64 throughout
+    dtype = torch.float64 if n <= min(2048, max(widths)) else dtype
+    units, flat = [], []
+    for name, x in given:  # one site at a time in float64: what is kept is of the products' type
+        row, raw = checked(x, name), x
+        row = row - row.mean(0, keepdim=True)
+        flat.append(constant(row, raw))
+        row = row if flat[-1] else row / row.square().sum(1).mean().sqrt()
+        units.append(row.to(dtype))
     a, b = (
         (range(len(first)), range(len(first))) if own else (range(len(first)), range(len(first), len(given)))
     )
-    widths = [x.shape[1] for x in units]
     if method == "blocks":
         if not unbiased:
             raise InputError(
@@ -74,6 +76,33 @@ def rows_table(
     chance = np.array([[0.0 if unbiased else _chance(n, widths[i], widths[j]) for j in b] for i in a])
     names = [name for name, _ in given]
     return (value, stderr, chance, n, tuple(widths), _explain(value, stderr, names, flat, a, b), convention)
+
+
+def _sizes(given: Sequence[tuple[str, Rows]]) -> tuple[dict[str, int], list[int]]:
+    """Rows of each site, which must agree, and widths."""
+    counts = {name: len(x) for name, x in given}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"sites hold different numbers of samples: {counts}")
+    return counts, [int(np.shape(x)[-1]) for _, x in given]
+
+
+def _in_gram_space(n: int, widths: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether n x n Grams cost less than d x d products: with many sites each Gram serves many pairs."""
+    reach = (5 if len(widths) > 7 else 2 if len(widths) > 3 else 1) * max(widths)
+    return n <= reach and dtype.itemsize * len(widths) * n * n <= _GRAM_BYTES
+
+
+def _gram(x: Tensor, tile: int = 1024) -> Tensor:
+    """x x', each tile below the diagonal copied from above it."""
+    n = len(x)
+    if n <= 2 * tile:
+        return x @ x.T
+    out = x.new_empty(n, n)
+    for i in range(0, n, tile):
+        strip = x[i : i + tile] @ x[i:].T
+        out[i : i + tile, i:] = strip
+        out[i:, i : i + tile] = strip.T
+    return out
 
 
 def _explain(
@@ -102,11 +131,9 @@ def _exact(
     units: list[Tensor], blocks: list[Tensor], a: range, b: range, *, unbiased: bool, dtype: torch.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """CKA and jackknife error of every pair, in the cheaper space."""
-    n, widest = len(units[0]), max(x.shape[1] for x in units)
-    small = n <= (2 * widest if len(units) > 3 else widest) and 8 * len(units) * n * n <= _GRAM_BYTES
     sides: Sequence[Side]
-    if small:
-        sides = gram_sides([x @ x.T for x in units], blocks, unbiased=unbiased)
+    if _in_gram_space(len(units[0]), [x.shape[1] for x in units], dtype):
+        sides = gram_sides([_gram(x) for x in units], blocks, unbiased=unbiased)
     else:
         sides = feature_sides(units, blocks, dtype=dtype)
     own = [hsic(side, side, unbiased=unbiased) for side in sides]

@@ -12,7 +12,7 @@ from typing import Literal
 from interp.errors import InputError
 from interp.metrics.declared import outcome
 from interp.metrics.pairs import moments_table, rows_table
-from interp.metrics.rows import Data, Groups, Rows, paired
+from interp.metrics.rows import Data, Groups, Rows
 from interp.moments.accumulator import Moments, SiteMoments, need_pair
 from interp.results import Result
 from interp.sites import Site
@@ -83,7 +83,10 @@ def cka(
     elif isinstance(x, SiteMoments) or isinstance(y, SiteMoments):
         raise InputError("one side is moments and the other rows: give rows, or two sites of one Moments")
     else:
-        paired(x, y)
+        if len(x) != len(y):
+            raise InputError(
+                f"x has {len(x)} samples and y has {len(y)}; row i of both must stand for the same sample"
+            )
         table = rows_table({"x": x}, {"y": y}, unbiased, method, groups, n_blocks)
     value, stderr, chance, n, widths, why, convention = table
     return outcome(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +280,24 @@ def test_labels_of_tokens_follow_the_mask_and_the_positions() -> None:
         model, tokens, "blocks.0.hook_resid_post", labels=labels, positions="last", batch_size=4
     )
     assert last.sums[("class_n",)].tolist() == torch.bincount(labels[:, -1], minlength=3).double().tolist()
+
+
+@pytest.mark.slow
+def test_a_million_rows_of_twelve_sites_run_in_constant_memory() -> None:
+    script = """
+import resource, torch
+from interp.moments import Moments
+torch.set_num_threads(1)
+made = Moments({str(i): 24 for i in range(12)}, cross=True)
+generator = torch.Generator().manual_seed(0)
+peaks = []
+for step in range(1000):
+    base = torch.randn(1000, 24, generator=generator)
+    made.update({str(i): base + i for i in range(12)})
+    if step in (99, 999):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+assert made.n == 1_000_000, made.n
+assert peaks[1] - peaks[0] < 8 * 1024, peaks  # kilobytes: ten times the rows, no more memory
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

@@ -229,7 +229,7 @@ def test_a_circle_is_irreducible_and_two_independent_features_are_not() -> None:
     assert separability(circle).value > 3 * separability(circle).chance
     assert separability(turned).value < 2 * separability(turned).chance
     sparse = torch.where(uniform[:, :1] < 0.8, 0.0, 1.0) * circle  # mostly off: a mixture with a point
-    assert mixture_index(sparse).value > 0.8
+    assert mixture_index(sparse).value > 0.75
     assert mixture_index(circle).value < 0.25
 
 
