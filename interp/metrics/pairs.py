@@ -47,15 +47,6 @@ def rows_table(
     n = next(iter(counts.values()))
     narrow = all(torch.as_tensor(x).dtype.itemsize <= 4 for _, x in given)
     dtype = torch.float32 if narrow else torch.float64
-    # small Grams are cheap enough for float64 throughout
-    dtype = torch.float64 if n <= min(2048, max(widths)) else dtype
-    units, flat = [], []
-    for name, x in given:  # one site at a time in float64: what is kept is of the products' type
-        row, raw = checked(x, name), x
-        row = row - row.mean(0, keepdim=True)
-        flat.append(constant(row, raw))
-        row = row if flat[-1] else row / row.square().sum(1).mean().sqrt()
-        units.append(row.to(dtype))
     a, b = (
         (range(len(first)), range(len(first))) if own else (range(len(first)), range(len(first), len(given)))
     )
@@ -64,10 +55,13 @@ def rows_table(
             raise InputError(
                 "the block estimate is of the debiased form; unbiased=False goes with method='exact'"
             )
-        table, n_groups = _block_values(units, dtype, groups)
+        table, n_groups, flat = _block_values(given, n, dtype, groups)
         value, stderr = _block_ratio(table, a, b)
         convention = _blocks_convention(n_groups, dtype)
     elif method == "exact":
+        # small Grams are cheap enough for float64 throughout
+        dtype = torch.float64 if n <= min(2048, max(widths)) else dtype
+        units, flat = _units(given, dtype)
         blocks = jackknife_blocks(n, n_blocks, groups)
         value, stderr = _exact(units, blocks, a, b, unbiased=unbiased, dtype=dtype)
         convention = _exact_convention(unbiased, len(blocks), dtype)
@@ -84,6 +78,18 @@ def _sizes(given: Sequence[tuple[str, Rows]]) -> tuple[dict[str, int], list[int]
     if len(set(counts.values())) > 1:
         raise InputError(f"sites hold different numbers of samples: {counts}")
     return counts, [int(np.shape(x)[-1]) for _, x in given]
+
+
+def _units(given: Sequence[tuple[str, Rows]], dtype: torch.dtype) -> tuple[list[Tensor], list[bool]]:
+    """Centred rows at root-mean-square length 1, made in float64 one site at a time; and which sites are constant."""
+    units, flat = [], []
+    for name, raw in given:
+        rows = checked(raw, name)
+        rows = rows - rows.mean(0, keepdim=True)
+        flat.append(constant(rows, raw))
+        scale = 1.0 if flat[-1] else rows.square().sum(1).mean().sqrt()
+        units.append((rows / scale).to(dtype))
+    return units, flat
 
 
 def _in_gram_space(n: int, widths: Sequence[int], dtype: torch.dtype) -> bool:
@@ -161,16 +167,40 @@ def ratio_of(xy: Tensor, xx: Tensor, yy: Tensor) -> Float64[Tensor, "..."]:
 
 
 def _block_values(
-    units: list[Tensor], dtype: torch.dtype, groups: Groups, *, block: int = 256
-) -> tuple[Tensor, int]:
-    """Summed HSIC_1 [group, site, site]: blocks of rows dealt to up to 32 jackknife groups."""
-    n = len(units[0])
+    given: Sequence[tuple[str, Rows]], n: int, dtype: torch.dtype, groups: Groups, *, block: int = 128
+) -> tuple[Tensor, int, list[bool]]:
+    """Summed HSIC_1 [group, site, site]: blocks of rows dealt to up to 32 jackknife groups; and constant sites.
+
+    Blocks are centred one by one, so no float64 copy of the rows is made.
+    """
+    if n < 4:
+        raise InputError(f"{n} samples; HSIC_1 needs at least 4")
+    sites, scales, flat = [], [], []
+    for name, raw in given:
+        rows = torch.as_tensor(raw).detach()
+        if (
+            rows.ndim != 2
+            or not rows.is_floating_point()
+            or not bool(torch.isfinite(rows.sum()))
+        ):
+            rows = checked(raw, name)  # says what is wrong, or brings whole numbers to floats
+        step = max(1, n // 1024)
+        away = rows[::step].to(dtype) - rows[0].to(dtype)
+        size = float(away.square().sum(1).mean().sqrt())
+        flat.append(size == 0 and bool((rows == rows[0]).all()))
+        sites.append(rows)
+        scales.append(1 / size if size else 1.0)
     size = min(block, n) if n >= 2 * block or n < 16 else n // max(2, min(16, n // 8))
-    order = torch.arange(n) if groups is None else torch.as_tensor(groups).flatten().argsort(stable=True)
-    pieces = [p for p in order.split(size) if len(p) >= 4]
-    hsics = [hsic_blocks([x[p].to(dtype)[None] for x in units])[0] for p in pieces]
+    order = None if groups is None else torch.as_tensor(groups).flatten().argsort(stable=True)
+    hsics = []
+    for start in range(0, n, size):
+        if min(size, n - start) < 4:
+            continue
+        where = slice(start, start + size) if order is None else order[start : start + size]
+        cut = [(x[where].to(dtype) * scale)[None] for x, scale in zip(sites, scales, strict=True)]
+        hsics.append(hsic_blocks(cut)[0])
     bins = min(32, len(hsics))
-    return torch.stack([torch.stack(hsics[g::bins]).sum(0) for g in range(bins)]), bins
+    return torch.stack([torch.stack(hsics[g::bins]).sum(0) for g in range(bins)]), bins, flat
 
 
 def _block_ratio(table: Tensor, a: Sequence[int], b: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:

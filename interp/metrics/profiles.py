@@ -117,7 +117,7 @@ def layer_profile(
             raise InputError(
                 f"no quantity {name!r}{nearest(name, QUANTITIES)}; a profile holds {', '.join(QUANTITIES)}"
             )
-    settings = {"block": 0, "twin": True, "chunk": 256, "parts": parts} | options
+    settings = {"block": 0, "twin": True, "parts": parts} | options
     mine = _profile(model, tokens, sites, quantities, batch_size, settings)
     if baseline is None:
         return mine
@@ -148,6 +148,8 @@ def _profile(
 ) -> dict[str, Result]:
     found = _layers(model, sites)
     given = as_tokens(model, tokens)
+    # parts are dealt chunk by chunk: four chunks a part where the tokens are few
+    settings = {"chunk": max(64, min(2048, int(given.mask.sum()) // (4 * settings["parts"])))} | settings
     ordered = [name for name in quantities if name in _SEQUENCES]
     each: dict[str, dict[str, list[float]]] = {name: {str(s): [] for s in found} for name in ordered}
     moments: Moments | None = None

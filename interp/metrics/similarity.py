@@ -46,7 +46,7 @@ def cka(
         True: ratio of debiased HSIC estimates, near 0 for unrelated data at any n, and possibly negative.
         False: the biased form, in [0, 1], which for unrelated isotropic data is about d / (n + d), not 0.
     method
-        ``"exact"``, or ``"blocks"``: the ratio of HSIC_1 averaged over blocks of 256 rows (Nguyen et al. 2021),
+        ``"exact"``, or ``"blocks"``: the ratio of HSIC_1 averaged over blocks of 128 rows (Nguyen et al. 2021),
         an estimate of the same quantity.
     groups
         [sample] which text (or other unit) each row came from: the standard error then leaves out whole groups.

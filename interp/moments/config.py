@@ -30,7 +30,7 @@ class MomentsConfig:
     """Pairs of different sites whose cross-product is kept."""
     twin: bool = True
     """Also the second moment of the rows scaled to length 1 (entropy, cosines)."""
-    block: int = 256
+    block: int = 128
     """Rows a block of the minibatch HSIC; 0 keeps none."""
     n_classes: int = 0
     """Classes whose counts, sums and norms are kept."""

@@ -132,11 +132,15 @@ def gather(
     for a, x in rows.items():
         t["first", a] += x.sum(0, dtype=torch.float64)
         t["norm", a] += lengths[a].sum()
-    by_norm = {a: (x.T @ narrow).double() for a, x in rows.items()}
+    alone = len(config.cross) == 0  # then only a site's own norms are needed
+    by_norm = {
+        a: (x.T @ (narrow[:, column[a] : column[a] + 1] if alone else narrow)).double()
+        for a, x in rows.items()
+    }
     for a, b in config.pairs:
         _add_product(t["second", a, b], rows[a], rows[b], symmetric=a == b)
         t["norms", a, b] += norms[column[a], column[b]]
-        t["by_norm", a, b] += by_norm[a][:, column[b]]
+        t["by_norm", a, b] += by_norm[a][:, 0 if alone else column[b]]
         if a != b:
             t["by_norm", b, a] += by_norm[b][:, column[a]]
     if labels is not None and config.n_classes:
@@ -206,7 +210,7 @@ def hsic_blocks(sites: list[Tensor]) -> Float64[Tensor, "block site site"]:
         gram.diagonal(dim1=1, dim2=2).zero_()
         grams.append(gram)
     stacked = torch.stack(grams, 1)
-    return gram_product(stacked.flatten(2), stacked.sum(3, dtype=torch.float64), n)
+    return gram_product(stacked.flatten(2), stacked.sum(3).double(), n)
 
 
 def gram_product(flat: Tensor, sums: Tensor, n: int) -> Float64[Tensor, "block site site"]:

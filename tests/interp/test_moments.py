@@ -102,7 +102,7 @@ def test_blocks_estimate_the_exact_value_within_their_own_error() -> None:
     error = np.abs(np.asarray(blocks.value) - np.asarray(exact.value))[np.triu_indices(3, 1)]
     assert (error < 3 * np.asarray(blocks.stderr)[np.triu_indices(3, 1)]).all()
     by_rows = cka_matrix(rows, method="blocks")
-    # the same blocks of 256 rows, float32 against float64 products
+    # the same blocks of 128 rows, float32 against float64 products
     np.testing.assert_allclose(np.asarray(by_rows.value), np.asarray(blocks.value), atol=1e-5)
     draws = np.std([cka(sites_of(s)["x"], sites_of(s)["y"]).value for s in range(12)], ddof=1)
     assert np.asarray(cka_matrix(sites_of(0), method="blocks").stderr)[0, 1] == pytest.approx(draws, rel=0.6)
