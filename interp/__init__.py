@@ -31,9 +31,12 @@ __getattr__, __dir__, __all__ = attach(
         "ActivationStore": "stores.store",
         "harvest": "stores.harvesting",
         "open_store": "stores.opening",
+        # one pass, every second-order question
+        "Moments": "moments.accumulator",
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",
+        "lenses": "lenses",
         "metrics": "metrics",
         "tasks": "tasks",
         "toys": "toys",

@@ -13,8 +13,12 @@ __getattr__, __dir__, __all__ = attach(
         "Series": "charts",
         "bars": "charts",
         "heatmap": "charts",
+        "lens_grid": "layers",
         "lines": "charts",
         "of_result": "result_chart",
+        "phases": "layers",
+        "profile": "layers",
+        "spectrum": "layers",
         "styled": "theme",
     },
 )

@@ -1,0 +1,113 @@
+"""Future lens: does a single hidden state already say what the model will say a few tokens later?
+
+A linear map from the stream at layer l and token t to the last stream at token t + N, read out as the model would.
+``prompting.py`` asks the same by a learned prompt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.lenses.readout import Readout, stream_sites
+from interp.models.inputs import as_tokens
+from interp.results import Result
+
+__all__ = ["future_lens"]
+
+
+def future_lens(
+    model: Any,
+    tokens: Any,
+    sites: Any = None,
+    *,
+    ahead: int = 1,
+    ridge: float = 1e-3,
+    held_out: float = 0.25,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Result:
+    """Precision at 1 of the model's own prediction ``ahead`` tokens later, read from one hidden state, by site.
+
+    Parameters
+    ----------
+    tokens
+        Tokens, texts or ids [batch, pos]; whole sequences are held out.
+    ahead
+        N: from h_t the model's top token at position t + N is predicted (N = 0: the next token, a fitted logit lens).
+    ridge
+        Penalty of the map, as a share of the mean eigenvalue of the stream's covariance.
+
+    Returns
+    -------
+    Result
+        Along ``site``; error over held-out sequences. ``.chance``: the same map from the streams of *other* tokens
+        (rows permuted in training), which learns the unigrams only. ``.provenance["surprisal"]``: mean nats that the
+        lens gives the model's token, by site.
+
+    Notes
+    -----
+    Cost: one forward pass a sequence; n d^2 products a site.
+
+    References
+    ----------
+    Pal et al. 2023, "Future lens", section 3.1.
+    """
+    given, readout = as_tokens(model, tokens), Readout.of(model)
+    found = stream_sites(model, sites)
+    if ahead < 0 or given.ids.shape[1] <= ahead:
+        raise InputError(f"ahead = {ahead} in sequences of {given.ids.shape[1]} tokens")
+    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed))
+    n_test = max(1, round(held_out * len(given)))
+    if len(given) - n_test < 1:
+        raise InputError(f"{len(given)} sequences leave none to fit on; give at least 2")
+    last = f"blocks.{model.n_layers - 1}.hook_resid_post"
+    wanted = [*map(str, found), last]
+    acts = model.capture(given, wanted, batch_size=batch_size)
+    best = model.logits(given, batch_size=batch_size).argmax(-1)
+    pair = given.mask[:, : given.ids.shape[1] - ahead] & given.mask[:, ahead:]
+    rows = torch.zeros_like(pair)
+    rows[order[n_test:]] = True
+    fit, test = (pair & rows).to(best.device), (pair & ~rows).to(best.device)
+    if not bool(fit.any() and test.any()):
+        raise InputError(f"no pair of real tokens {ahead} apart on both sides of the split")
+    end = pair.shape[1]
+    goal, answer = acts[last][:, ahead:][fit].double(), best[:, ahead:][test]
+    text = torch.nonzero(test)[:, 0]
+    shuffle = torch.randperm(int(fit.sum()), generator=torch.Generator().manual_seed(seed + 1))
+    value, stderr, chance, surprisal = [], [], [], []
+    for site in found:
+        x = acts[site][:, :end].double()
+        for target, scores in ((goal, value), (goal[shuffle], chance)):
+            with torch.no_grad():
+                said = readout(_mapped(x[fit], target, x[test], ridge).to(acts[last].dtype)).log_softmax(-1)
+            hit = (said.argmax(-1) == answer).double()
+            scores.append(float(hit.mean()))
+            if scores is value:
+                means = torch.stack([hit[text == t].mean() for t in text.unique()])
+                stderr.append(
+                    float(means.std(correction=1) / len(means) ** 0.5) if len(means) > 1 else np.nan
+                )
+                surprisal.append(float(-said.gather(-1, answer[:, None]).mean()))
+    return Result(
+        name=f"future lens, {ahead} ahead", value=np.array(value), n=int(test.sum()), axes=("site",),
+        ticks=(tuple(map(str, found)),), stderr=np.array(stderr), chance=np.array(chance),
+        convention=f"precision@1 of the model's top token {ahead} positions later, ridge map, sequences held out",
+        provenance={"surprisal": surprisal, "ridge": ridge, "seed": seed, "model": model.name},
+    )  # fmt: skip
+
+
+def _mapped(x: Tensor, y: Tensor, new: Tensor, ridge: float) -> Tensor:
+    """Ridge regression of y on x with an intercept, at new rows."""
+    mx, my = x.mean(0), y.mean(0)
+    a, b = x - mx, y - my
+    gram = a.T @ a
+    penalty = ridge * gram.diagonal().mean().clamp_min(1e-30)
+    weight = torch.linalg.solve(
+        gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), a.T @ b
+    )
+    return (new - mx) @ weight + my

@@ -1,0 +1,114 @@
+"""Figures of layers: a profile with band and baseline, an eigen-spectrum with its fit, phases of training, a lens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.errors import InputError
+from interp.plots.charts import Numbers, Series, _plain, heatmap, lines
+from interp.plots.theme import GREY, PALETTE, short, styled
+
+__all__ = ["lens_grid", "phases", "profile", "spectrum"]
+
+
+def profile(
+    sites: Sequence[str],
+    curves: Mapping[str, tuple[Numbers, Numbers | None]],
+    *,
+    baselines: Mapping[str, Numbers] | None = None,
+    title: str = "",
+    y_title: str = "",
+) -> go.Figure:
+    """Quantities by layer: each curve its values and standard errors (band: 95%), baselines grey and dashed."""
+    series = []
+    for name, (value, error) in curves.items():
+        y = np.asarray(value, dtype=float)
+        reach = None if error is None else 1.96 * np.asarray(error, dtype=float)
+        ends = (None, None) if reach is None else (y - reach, y + reach)
+        series.append(Series(name=name, y=y, low=ends[0], high=ends[1]))
+    series += [Series(name=name, y=y, baseline=True) for name, y in (baselines or {}).items()]
+    return lines(list(sites), series, title=title, x_title="site", y_title=y_title)
+
+
+def spectrum(
+    eigenvalues: Mapping[str, Numbers],
+    *,
+    fits: Mapping[str, tuple[float, int, int]] | None = None,
+    title: str = "Eigenvalues of the covariance",
+) -> go.Figure:
+    """Eigenvalues by rank on two logarithmic axes; ``fits``: name -> (exponent, first rank, last rank) of its line."""
+    figure = go.Figure()
+    for i, (name, values) in enumerate(eigenvalues.items()):
+        y = np.sort(np.asarray(values, dtype=float))[::-1]
+        y = y[y > 0]
+        rank = np.arange(1, len(y) + 1)
+        colour = PALETTE[i % len(PALETTE)]
+        line = {"color": colour, "width": 2}
+        figure.add_trace(go.Scatter(x=rank, y=y, mode="lines", name=_plain(short(name)), line=line))
+        if fits and name in fits:
+            a, first, last = fits[name]
+            if not 1 <= first < last <= len(y):
+                raise InputError(f"the fit of {name!r} runs over ranks {first}..{last} of {len(y)}")
+            inside = rank[first - 1 : last].astype(float)
+            middle = np.exp(np.mean(np.log(y[first - 1 : last]) + a * np.log(inside)))
+            figure.add_trace(
+                go.Scatter(
+                    x=inside, y=middle * inside**-a, mode="lines", name=f"i^-{a:.2f}",
+                    line={"color": colour, "width": 1.5, "dash": "dash"},
+                )
+            )  # fmt: skip
+    styled(figure, title=title, x_title="rank i", y_title="eigenvalue")
+    figure.update_xaxes(type="log")
+    return figure.update_yaxes(type="log")
+
+
+def phases(
+    steps: Sequence[str | float],
+    curves: Mapping[str, Numbers],
+    *,
+    title: str = "",
+    y_title: str = "relative to the largest",
+    relative: bool = True,
+    log_steps: bool = True,
+) -> go.Figure:
+    """Quantities over training, by default each divided by its largest size so that phases can be compared."""
+    x = [float(s) for s in steps]
+    series = []
+    for name, values in curves.items():
+        y = np.asarray(values, dtype=float)
+        top = np.nanmax(np.abs(y)) if relative else 1.0
+        series.append(Series(name=name, y=y / (top or 1.0)))
+    figure = lines(x, series, title=title, x_title="training step", y_title=y_title if relative else "")
+    return figure.update_xaxes(type="log") if log_steps and min(x) > 0 else figure
+
+
+def lens_grid(
+    shade: np.ndarray,
+    *,
+    said: Sequence[Sequence[str]],
+    words: Sequence[str],
+    sites: Sequence[str],
+    title: str = "",
+    unit: str = "",
+) -> go.Figure:
+    """Token by layer: ``shade`` [site, pos] as colours, ``said`` [site][pos] in the cells, the last layer on top."""
+    z = np.asarray(shade, dtype=float)
+    if z.shape != (len(sites), len(words)):
+        raise InputError(f"shade is {list(z.shape)} for {len(sites)} sites and {len(words)} tokens")
+    columns = [f"{i} {word}" for i, word in enumerate(words)]  # the same word twice is two columns
+    figure = heatmap(
+        z[::-1], rows=list(sites)[::-1], columns=columns, title=title, unit=unit, x_title="token", y_title="site",
+        hover=[list(row) for row in reversed(said)],
+    )  # fmt: skip
+    middle = np.nanmean(z) if np.isfinite(z).any() else 0.0
+    for i, row in enumerate(said):
+        for j, word in enumerate(row):
+            if word and np.isfinite(z[i, j]):
+                figure.add_annotation(
+                    x=_plain(columns[j]), y=_plain(short(str(sites[i]))), text=_plain(word.strip()[:10] or word),
+                    showarrow=False, font={"size": 10, "color": "#000000" if z[i, j] > middle else "#ffffff"},
+                )  # fmt: skip
+    return figure.update_layout(plot_bgcolor="#ffffff", modebar={"color": GREY})
