@@ -45,7 +45,7 @@ class _Jump(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,) = given
         pre, threshold = ctx.saved_tensors
         near = (g * _kernel(pre, threshold, ctx.bandwidth)).sum(0)
@@ -62,7 +62,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Any) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, *given: Any) -> tuple[None, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,) = given
         pre, threshold = ctx.saved_tensors
         return None, -(g * _kernel(pre, threshold, ctx.bandwidth)).sum(0) / ctx.bandwidth, None

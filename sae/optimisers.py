@@ -54,6 +54,7 @@ class Optimiser:
                 (self._signum if self.name == "signum" else self._free)(parameter, self.state[name], rate)
 
     def _signum(self, parameter: Tensor, state: dict[str, Tensor], rate: float) -> None:
+        assert parameter.grad is not None
         mean = state["mean"].lerp_(parameter.grad, 1 - self.betas[0])
         parameter.sub_(rate * mean.sign())
 

@@ -71,7 +71,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,) = given
         x, weight = ctx.saved_tensors
         support: Support = ctx.support
@@ -93,7 +93,7 @@ class _Write(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,) = given
         values, weight = ctx.saved_tensors
         support: Support = ctx.support

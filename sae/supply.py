@@ -204,6 +204,7 @@ def _pair(chunk: Any, place: str) -> Pair:
         bad = int((~torch.isfinite(rows.flatten(1)).all(1)).sum())
         if bad:
             raise InputError(f"{bad} of {len(rows)} rows that {place} gave hold NaN or infinity")
+    assert isinstance(x, Tensor)
     x = x.detach().flatten(1).float()
     return x, x if y is None else y.detach().flatten(1).float()
 

@@ -178,11 +178,7 @@ def _block_values(
     sites, scales, flat = [], [], []
     for name, raw in given:
         rows = torch.as_tensor(raw).detach()
-        if (
-            rows.ndim != 2
-            or not rows.is_floating_point()
-            or not bool(torch.isfinite(rows.sum()))
-        ):
+        if rows.ndim != 2 or not rows.is_floating_point() or not bool(torch.isfinite(rows.sum())):
             rows = checked(raw, name)  # says what is wrong, or brings whole numbers to floats
         step = max(1, n // 1024)
         away = rows[::step].to(dtype) - rows[0].to(dtype)

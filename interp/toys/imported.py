@@ -170,6 +170,7 @@ def _transformer(state: Mapping[str, Tensor], group: Group, activation: str, pla
     read = state["unembed.W_U"]
     if read.shape == (d_model, order):
         read = torch.cat([read, read.new_zeros(d_model, 1)], 1)
+    assert module.pos_embed is not None
     with torch.no_grad():
         module.embed.weight.copy_(_shaped("embed.W_E", state["embed.W_E"], (order + 1, d_model))[rows])
         module.pos_embed.weight.copy_(_shaped("pos_embed.W_pos", state["pos_embed.W_pos"], (3, d_model)))
