@@ -18,6 +18,7 @@ from interp.errors import InputError, StoreError
 from interp.runs.checkpoints import read_tensors
 from interp.runs.files import read_json, sha256_file, write_bytes_atomic, write_json_atomic
 from sae.coder import Coder
+from sae.foreign import read_foreign
 from sae.rules import RULES
 from sae.wiring import WIRINGS
 
@@ -66,7 +67,7 @@ def save(
 
 
 def load(path: str | Path) -> Coder:
-    """The coder in the folder ``path`` (one written by :func:`save`, or a run's folder with a coder in it).
+    """The coder in the folder ``path``: one of :func:`save`, a run's folder, or one of SAELens or sparsify.
 
     Raises
     ------
@@ -77,6 +78,8 @@ def load(path: str | Path) -> Coder:
     if not (folder / _CARD).is_file() and (folder / "coder" / _CARD).is_file():
         folder = folder / "coder"
     if not (folder / _CARD).is_file():
+        if (other := read_foreign(folder)) is not None:
+            return other
         raise StoreError(f"{folder} holds no {_CARD}: it is no coder of this toolkit")
     card = _checked(read_json(folder / _CARD), folder / _CARD)
     if sha256_file(folder / _WEIGHTS) != card["sha256"]:

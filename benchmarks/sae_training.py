@@ -1,10 +1,11 @@
 """How much faster is the exact sparse training step than a plain dense loop, at the same quality?
 
-    python benchmarks/sae.py [--steps 12] [--d 512] [--d-sae 4096] [--k 32] [--batch 2048] [--threads 2]
+    python benchmarks/sae_training.py [--steps 12] [--d 512] [--d-sae 4096] [--k 32] [--batch 2048] [--threads 2]
 
-In one process, on the same sparse sums of known directions: the shortest honest dense loop (dense encode, scatter,
-dense decode, autograd, Adam, unit-norm decoder), ours, and the floor (one dense product and the selection). CPU seconds
-are of the whole process; ``times_faster`` is dense over ours, ``over_floor`` ours over the floor. JSON lines.
+In one process, on the same sparse sums of known directions: the shortest honest dense loop (dense encode,
+scatter, dense decode, autograd, Adam, unit-norm decoder), ours, and the floor (one dense product and the
+selection). CPU seconds are of the whole process; ``times_faster`` is dense over ours, ``over_floor`` ours over
+the floor. JSON lines.
 """
 
 from __future__ import annotations
