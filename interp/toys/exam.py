@@ -178,12 +178,6 @@ def failed(table: dict[str, Any]) -> list[str]:
         for task, row in table["tasks"].items()
         if row["score"] < row["least"]
     ]
-    short += [
-        f"{task}, held-out {kind}: {one['score']:.4f}, {row['least']} is asked"
-        for task, row in table["tasks"].items()
-        for kind, one in row["kinds"].items()
-        if one["score"] < row["least"]
-    ]
     if table["repeats"]["ratio"] > 0.3:
         short.append(
             f"the second copy's loss is {table['repeats']['ratio']:.2f} of the first's, at most 0.3 is asked"

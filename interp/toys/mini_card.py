@@ -67,7 +67,7 @@ def page(card: Mapping[str, Any]) -> str:
         "",
         f"GPT-2's architecture: {recipe['n_layers']} layers, d_model {recipe['d_model']}, {recipe['n_heads']} heads, "
         f"context {recipe['length']}, {len(vocabulary())} tokens. Trained on {card['n_tokens'] / 1e6:.1f} million "
-        f"tokens of `interp.toys.language` (seed {card['seed']}) by `{card['command']}`: {recipe['steps']} steps, "
+        f"tokens of `interp.toys.language` (seed {card['seed']}) by `{card['command']}`: {recipe['steps'] + recipe['again']} steps, "
         f"Muon and AdamW, {card['cpu_seconds'] / 60:.0f} minutes of one CPU core. Weights are stored in 16 bits and "
         "loaded as float32; all that follows was measured after reloading.",
         "",
@@ -83,6 +83,16 @@ def page(card: Mapping[str, Any]) -> str:
         *_rest(card),
     ]
     if other:
+        both = [
+            (row["score"], other["exam"]["tasks"][task]["score"])
+            for task, row in card["exam"]["tasks"].items()
+        ]
+        apart = max(abs(a - b) for a, b in both)
+        lines += [
+            "",
+            f"A training with another seed, of weights and of text, comes within {apart:.3f} of every score above "
+            "(0.03 is the tolerance) and passes the same demands:",
+        ]
         lines += ["", f"## The same with seed {other['seed']}", "", *_table(other), "", *_rest(other)]
     lines += ["", "## Its heads", "", *_heads(card)]
     if other:

@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         model = train_mini(out, seed=options.seed, recipe=SIZES[options.size], resume=True)
-        table = examine(load(model).logits)
+        table = examine(load(model, dtype=torch.float32).logits)
         write_json_atomic(model / "exam.json", {**_card(options, model), "exam": table})
     except (InterpError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
