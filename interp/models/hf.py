@@ -6,6 +6,8 @@ library's own registry of attention functions: for one pass the model's configur
 gradient is taken. Nothing else of the module is touched.
 """
 
+# long: the one file that may import transformers
+
 from __future__ import annotations
 
 import inspect
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from interp.errors import ModelError, nearest
@@ -323,7 +326,7 @@ def load_module(
             module = loader.from_pretrained(source, **options, local_files_only=local)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(_load_message(source, local, error)) from error
     if device is not None and device_map is None:
         module = module.to(device)

@@ -39,7 +39,7 @@ CANNOT = (
     "knows no facts.",
     "Held-out combinations are new, but of trained parts: nothing here shows that it would handle a construct that "
     "training never had.",
-    "Calendar offsets go to twelve; indirect-object prompts have two names; nested lists are four deep at most.",
+    "Calendar offsets go to twenty; indirect-object prompts have two names; nested lists are four deep at most.",
     "One model of one seed. Which head does what differs from seed to seed; see the other seed's table.",
 )
 
@@ -67,7 +67,8 @@ def page(card: Mapping[str, Any]) -> str:
         "",
         f"GPT-2's architecture: {recipe['n_layers']} layers, d_model {recipe['d_model']}, {recipe['n_heads']} heads, "
         f"context {recipe['length']}, {len(vocabulary())} tokens. Trained on {card['n_tokens'] / 1e6:.1f} million "
-        f"tokens of `interp.toys.language` (seed {card['seed']}) by `{card['command']}`: {recipe['steps'] + recipe['again']} steps, "
+        f"tokens of `interp.toys.language` (seed {card['seed']}) by `{card['command']}`: "
+        f"{recipe['steps'] + recipe['again']} steps, "
         f"Muon and AdamW, {card['cpu_seconds'] / 60:.0f} minutes of one CPU core. Weights are stored in 16 bits and "
         "loaded as float32; all that follows was measured after reloading.",
         "",

@@ -6,6 +6,8 @@ Prompts come in pairs: a *pattern* of symbols is filled with fresh letters or re
 same pattern with two symbols exchanged. Read next: ``planted_circuits.py``, which hands them out.
 """
 
+# long: five circuits side by side, each a program, its weights and its graph
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
