@@ -1,7 +1,7 @@
 """Similarity: are two representations of the same samples the same up to rotation and scale?
 
-Centred kernel alignment: linear (exact, from rows or from a Moments; or from minibatch blocks, some 20 times cheaper)
-and RBF; one pair, or all pairs of two sets of sites at once. Read next: ``hsic.py`` (the estimates), ``subspaces.py``.
+Centred kernel alignment: linear, exact from rows or from a Moments, or from minibatch blocks (some 20 times
+cheaper); one pair, or all pairs of two sets of sites at once. Read next: ``pairs.py``, ``hsic.py`` (the estimates).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Literal
 
 from interp.errors import InputError
 from interp.metrics.declared import outcome
+from interp.metrics.pairs import moments_table, rows_table
 from interp.metrics.rows import Data, Groups, Rows, paired
 from interp.moments.accumulator import Moments, SiteMoments, need_pair
 from interp.results import Result
 from interp.sites import Site
 
-__all__ = ["cka", "cka_matrix", "cka_rbf"]
+__all__ = ["cka", "cka_matrix"]
 
 _BIAS = "biased CKA of unrelated data is far above 0 (see chance)"
 

@@ -73,7 +73,7 @@ class MomentsConfig:
         else:
             asked = [(_name(a), _name(b)) for a, b in cross or ()]
             pairs = sorted(
-                {p if order.get(p[0], -1) < order.get(p[1], -1) else p[::-1] for p in asked if p[0] != p[1]}
+                {(a, b) if order.get(a, -1) < order.get(b, -1) else (b, a) for a, b in asked if a != b}
             )
         return cls(sites=sites, widths=tuple(map(int, widths.values())), cross=tuple(pairs), **rest)
 
