@@ -31,6 +31,8 @@ __getattr__, __dir__, __all__ = attach(
         "ActivationStore": "stores.store",
         "harvest": "stores.harvesting",
         "open_store": "stores.opening",
+        # one pass, every second-order question
+        "Moments": "moments.accumulator",
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",

@@ -70,6 +70,16 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able: model, sites, seed, versions."""
 
+    @property
+    def n_over_d(self) -> float | None:
+        """Samples per dimension, where the metric knows its dimension; below about 10 most values are biased."""
+        return self.provenance.get("n_over_d")
+
+    @property
+    def caveat(self) -> str:
+        """What few samples do to this value, or ``""``."""
+        return self.provenance.get("caveat", "")
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # slots=True builds the class twice; the second registration, under the same name, is the one that stays
         _KINDS[_kind(cls)] = cls

@@ -1,8 +1,9 @@
 """Spectrum: how many dimensions does a representation use?
 
-Three answers with three names, since the literature gives one name to different numbers: the entropy of the singular
-values (RankMe), the entropy of the covariance eigenvalues (effective rank), and the participation ratio. All of them
-grow with the sample size until n is several times d, so n and n/d stand beside every value.
+Several answers with several names, since the literature gives one name to different numbers: the entropy of the
+singular values (RankMe), the entropy of the covariance eigenvalues (effective rank), the participation ratio, the
+stable rank, the exponent of a power law. All but the unbiased participation ratio depend on the sample size until n
+is several times d, so n and n/d stand beside every value. Read next: ``entropies.py``.
 """
 
 from __future__ import annotations
@@ -17,22 +18,29 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.rows import Rows, blocks_of, checked, jackknife
+from interp.metrics.declared import caveat_of, known_compat, outcome
+from interp.metrics.rows import Data, Groups, blocks_of, checked, jackknife
+from interp.moments.accumulator import SiteMoments, scatter_of
+from interp.moments.sums import Sums
 from interp.results import Result
 
 __all__ = [
     "Spectrum",
+    "alpha_req",
     "effective_rank",
     "entropy_rank",
+    "nesum",
     "participation",
     "participation_ratio",
+    "power_law",
     "rankme",
     "spectrum_of",
+    "stable",
+    "stable_rank",
 ]
 
-Groups = Sequence[int] | Tensor | np.ndarray | None
 _CONSTANT = "every row is the same: the spectrum is empty"
-_ENOUGH = 10.0  # samples per dimension; isotropic data of n = 10 d still read 3-5% low
+_BIAS = "the sample lacks directions, so the value reads low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,39 +53,42 @@ class Spectrum:
     n: int
     d: int
     center: bool
-    whole: Float64[Tensor, "eigen"] | None
+    whole: Float64[Tensor, "_"] | None
     """None where every row is the same."""
-    left_out: tuple[Float64[Tensor, "eigen"], ...]
-    isotropic: Float64[Tensor, "eigen"]
+    left_out: tuple[Float64[Tensor, "_"], ...]
+    isotropic: Float64[Tensor, "_"]
 
     def rank(self, of: Callable[[Tensor], Tensor], name: str, formula: str) -> Result:
         """The statistic ``of`` (eigenvalues -> number) as a Result."""
         value, stderr = float("nan"), None
         if self.whole is not None:
             value = float(of(self.whole))
-            stderr = float(jackknife(torch.stack([of(eig) for eig in self.left_out])))
+            if self.left_out:
+                stderr = float(jackknife(torch.stack([of(eig) for eig in self.left_out])))
         centred = "centred" if self.center else "not centred"
-        ratio = self.n / self.d
-        return Result(
-            name=name,
-            value=value,
-            stderr=stderr,
+        error = f"; jackknife over {len(self.left_out)} blocks of rows" if self.left_out else ""
+        return outcome(
+            name,
+            value,
             n=self.n,
+            d=self.d,
+            stderr=stderr,
             reason=_CONSTANT if self.whole is None else None,
             chance=float(of(self.isotropic)),
-            interval=None if stderr is None else np.array([value - 1.96 * stderr, value + 1.96 * stderr]),
-            convention=f"{formula}, {centred}; n/d = {ratio:.3g}; jackknife over {len(self.left_out)} blocks of rows",
-            provenance={"d": self.d, "n_over_d": ratio, "caveat": _caveat(self.n, self.d)},
+            convention=f"{formula}, {centred}{error}",
+            provenance={"caveat": caveat_of(self.n, self.d, _BIAS)},
         )
 
 
-def spectrum_of(x: Rows, *, center: bool, groups: Groups = None, n_blocks: int = 16) -> Spectrum:
-    """The :class:`Spectrum` of ``x`` [sample, d]. Cost: O(n d^2 + n_blocks d^3)."""
+def spectrum_of(x: Data, *, center: bool, groups: Groups = None, n_blocks: int = 16) -> Spectrum:
+    """The :class:`Spectrum` of ``x`` [sample, d], or of one site of a Moments. Cost: O(n d^2 + n_blocks d^3)."""
+    if isinstance(x, SiteMoments):
+        return _moments_spectrum(x, center=center)
     raw = checked(x)
     n, d = raw.shape
-    if n_blocks < 2:
-        raise InputError(f"n_blocks = {n_blocks}; a jackknife needs at least 2")
-    blocks = blocks_of(n, min(n_blocks, n // 2), groups)
+    if n_blocks == 1 or n_blocks < 0:
+        raise InputError(f"n_blocks = {n_blocks}; a jackknife needs at least 2 (0: no standard error)")
+    blocks = blocks_of(n, min(n_blocks, n // 2), groups) if n_blocks else []
     rows = raw - raw.mean(0, keepdim=True) if center else raw
     flat = bool(rows.abs().max() <= 1e-12 * raw.abs().max())
     # singular values, not eigenvalues of the scatter matrix: those lose half the digits of the small ones
@@ -92,8 +103,28 @@ def spectrum_of(x: Rows, *, center: bool, groups: Groups = None, n_blocks: int =
     )
 
 
+def _moments_spectrum(x: SiteMoments, *, center: bool) -> Spectrum:
+    """From sums: eigenvalues below about 1e-7 of the largest (1e-14 with float64 products) are rounding."""
+    origin = None if center else x.moments.shift[x.site]
+
+    def of(sums: Sums) -> Tensor:
+        return torch.linalg.eigvalsh(scatter_of(sums, x.site, about=origin)).clamp_min(0).flip(0)
+
+    whole = of(x.moments.sums)
+    size = float(x.moments.shift[x.site].square().sum()) * x.n
+    flat = float(whole.sum()) <= 1e-24 * size
+    return Spectrum(
+        n=x.n,
+        d=x.d,
+        center=center,
+        whole=None if flat else whole,
+        isotropic=_isotropic(x.n, x.d, center=center),
+        left_out=() if flat else tuple(of(sums) for sums in x.moments.left_out()),
+    )
+
+
 def effective_rank(
-    x: Rows,
+    x: Data,
     *,
     on: Literal["eigen", "singular"] = "eigen",
     center: bool = True,
@@ -136,26 +167,172 @@ def effective_rank(
 
 
 def rankme(
-    x: Rows,
+    x: Data,
     *,
     on: Literal["eigen", "singular"] = "singular",
     center: bool = False,
+    compat: str | None = None,
     groups: Groups = None,
     n_blocks: int = 16,
 ) -> Result:
     """RankMe as published: :func:`effective_rank` of the singular values of the rows as they are, not centred.
 
-    The paper adds 1e-7 to each p against log 0; here 0 log 0 = 0 and nothing is added.
+    Parameters
+    ----------
+    compat
+        ``"garrido"``: 1e-7 is added to each p, as in the paper (here 0 log 0 = 0 and nothing is added).
+        ``"reptrix"``: what that library calls RankMe, the entropy of the centred covariance's eigenvalues, 1e-7 added.
     """
-    return effective_rank(x, on=on, center=center, groups=groups, n_blocks=n_blocks)
+    known_compat(compat, "garrido", "reptrix")
+    if compat is None:
+        return effective_rank(x, on=on, center=center, groups=groups, n_blocks=n_blocks)
+    on, center = ("eigen", True) if compat == "reptrix" else ("singular", False)
+    spectrum = spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks)
+    power = 1.0 if on == "eigen" else 0.5
+    what = "covariance eigenvalues" if on == "eigen" else "singular values"
+    top = min(spectrum.n, spectrum.d)
+    return spectrum.rank(
+        lambda eig: _exp_entropy(eig[:top].pow(power), extra=1e-7), "RankMe",
+        f"exp entropy of {what}, p + 1e-7 (compat {compat})",
+    )  # fmt: skip
 
 
-def participation_ratio(x: Rows, *, center: bool = True, groups: Groups = None, n_blocks: int = 16) -> Result:
+def participation_ratio(
+    x: Data, *, center: bool = True, unbiased: bool = False, groups: Groups = None, n_blocks: int = 16
+) -> Result:
     """(sum l)^2 / sum l^2 over the covariance eigenvalues l of ``x`` [sample, d].
 
-    For isotropic rows the sample value is about n d / (n + d), not d. Parameters as for :func:`effective_rank`.
+    For isotropic rows the sample value is about n d / (n + d), not d. ``unbiased=True`` divides the unbiased estimate
+    of (tr S)^2 by that of |S|_F^2 (HSIC_1 of the rows with themselves; Song et al. 2012): d at any n, and no
+    eigenvalue problem. Parameters as for :func:`effective_rank`.
     """
-    return participation(spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks))
+    if not unbiased:
+        return participation(spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks))
+    if not center:
+        raise InputError("the unbiased participation ratio is that of the covariance: center=True")
+    sums, left, n, d = _norm_sums(x, groups, n_blocks)
+    value = _unbiased_participation(*sums)
+    reason = None if np.isfinite(value) else "the estimate of |S|_F^2 is not positive: too few samples"
+    stderr = (
+        float(jackknife(torch.tensor([_unbiased_participation(*s) for s in left]).double())) if left else None
+    )
+    return outcome(
+        "participation ratio", value, n=n, d=d, stderr=None if reason else stderr, reason=reason, chance=float(d),
+        convention="unbiased (tr S)^2 over unbiased |S|_F^2 (U-statistics), centred",
+    )  # fmt: skip
+
+
+def _norm_sums(x: Data, groups: Groups, n_blocks: int) -> tuple[tuple, list[tuple], int, int]:
+    """(n, tr S, |S|_F^2, sum k^2) of the centred rows, then with each block left out."""
+    if isinstance(x, SiteMoments):
+
+        def of(sums: Sums) -> tuple:
+            pair = ((x.site, x.site),)
+            there = sums.moved({x.site: -sums["first", x.site] / sums[("n",)]}, pair)
+            scatter = there["second", x.site, x.site]
+            return (
+                sums.n,
+                float(scatter.trace()),
+                float(scatter.square().sum()),
+                float(there["norms", x.site, x.site]),
+            )
+
+        return of(x.moments.sums), [of(s) for s in x.moments.left_out()], x.n, x.d
+    rows = checked(x)
+    n, d = rows.shape
+
+    def kept(index: Tensor | None) -> tuple:
+        part = rows if index is None else rows[index]
+        part = part - part.mean(0)
+        k = part.square().sum(1)
+        gram = part.T @ part if d <= len(part) else part @ part.T
+        return len(part), float(k.sum()), float(gram.square().sum()), float(k.square().sum())
+
+    left = []
+    for block in blocks_of(n, min(n_blocks, max(2, n // 4)), groups) if n_blocks else []:
+        mask = torch.ones(n, dtype=torch.bool)
+        mask[block] = False
+        left.append(kept(torch.nonzero(mask).flatten()))
+    return kept(None), left, n, d
+
+
+def _unbiased_participation(n: int, trace: float, square: float, fourth: float) -> float:
+    """Ratio of the U-statistics of (tr S)^2 and |S|_F^2 over four distinct rows, from sums of centred rows."""
+    if n < 4:
+        raise InputError(f"{n} rows; the unbiased participation ratio needs at least 4")
+    top = (n**2 - 3 * n + 1) * trace**2 - (n**2 - n) * fourth + 2 * square
+    bottom = square - fourth + trace**2 / ((n - 1) * (n - 2)) - 2 / (n - 2) * fourth
+    return top / ((n - 1) * (n - 2) * bottom) if bottom > 0 else float("nan")
+
+
+def stable_rank(x: Data, *, center: bool = True, groups: Groups = None, n_blocks: int = 16) -> Result:
+    """sum l / l_1: the squared Frobenius norm over the squared spectral norm. Parameters as above.
+
+    l_1 is inflated by about (1 + sqrt(d / n))^2 in isotropic samples, so the value reads low.
+    """
+    return stable(spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks))
+
+
+def nesum(x: Data, *, center: bool = True, groups: Groups = None, n_blocks: int = 16) -> Result:
+    """NESum, sum_i l_i / l_1 of the sorted covariance eigenvalues: :func:`stable_rank` under its other name.
+
+    References: He & Ozay 2022.
+    """
+    return spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks).rank(
+        lambda eig: eig.sum() / eig.max(), "NESum", "sum l / l_1 of covariance eigenvalues"
+    )
+
+
+def alpha_req(
+    x: Data,
+    *,
+    first: int = 11,
+    last: int = 100,
+    center: bool = True,
+    groups: Groups = None,
+    n_blocks: int = 16,
+) -> Result:
+    """The exponent a of l_i ~ i^-a: slope of log l_i over log i for i = ``first`` .. ``last``, weights 1 / i.
+
+    Ranks count from 1; the default range is the published library's (its 0-based 10:100), cut to the ranks that
+    exist. ``.provenance`` holds the range and the weighted R^2; report them. Smaller is flatter.
+
+    References
+    ----------
+    Agrawal et al. 2022 (alpha-ReQ); Stringer et al. 2019.
+    """
+    return power_law(spectrum_of(x, center=center, groups=groups, n_blocks=n_blocks), first=first, last=last)
+
+
+def power_law(spectrum: Spectrum, *, first: int = 11, last: int = 100) -> Result:
+    """:func:`alpha_req` of a spectrum that is at hand."""
+    spectra = [] if spectrum.whole is None else [spectrum.whole, *spectrum.left_out]
+    held = min((int((eig > 1e-13 * eig.max()).sum()) for eig in spectra), default=0)
+    end = min(last, held, len(spectrum.isotropic))
+    name, formula = "alpha-ReQ", f"-slope of log l_i over log i, i = {first}..{end}, weights 1/i"
+    if spectrum.whole is None or end - first < 2:
+        why = (
+            _CONSTANT
+            if spectrum.whole is None
+            else f"only {held} eigenvalues: none to fit from rank {first} on"
+        )
+        return outcome(name, float("nan"), n=spectrum.n, d=spectrum.d, convention=formula, reason=why)
+    result = spectrum.rank(lambda eig: _slope(eig, first, end)[0], name, formula)
+    fit = {"first": first, "last": end, "r2": float(_slope(spectrum.whole, first, end)[1])}
+    fields = {
+        f: getattr(result, f) for f in ("name", "value", "n", "convention", "stderr", "interval", "chance")
+    }
+    return Result(**fields, provenance={**result.provenance, **fit})
+
+
+def _slope(eig: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Weighted least squares of log l on log i: minus the slope, and the weighted R^2."""
+    rank = torch.arange(first, last + 1, dtype=torch.float64, device=eig.device)
+    u, v, w = rank.log(), eig.sort(descending=True).values[first - 1 : last].clamp_min(1e-300).log(), 1 / rank
+    w = w / w.sum()
+    u, v = u - (w * u).sum(), v - (w * v).sum()
+    slope = (w * u * v).sum() / (w * u * u).sum()
+    return -slope, 1 - (w * (v - slope * u).square()).sum() / (w * v.square()).sum()
 
 
 def entropy_rank(spectrum: Spectrum, *, on: Literal["eigen", "singular"]) -> Result:
@@ -178,8 +355,15 @@ def participation(spectrum: Spectrum) -> Result:
     )
 
 
-def _exp_entropy(weights: Float64[Tensor, "eigen"]) -> Float64[Tensor, ""]:
-    return torch.special.entr(weights / weights.sum()).sum().exp()
+def stable(spectrum: Spectrum) -> Result:
+    """:func:`stable_rank` of a spectrum that is at hand."""
+    return spectrum.rank(
+        lambda eig: eig.sum() / eig.max(), "stable rank", "sum l / l_1 of covariance eigenvalues"
+    )
+
+
+def _exp_entropy(weights: Float64[Tensor, "eigen"], *, extra: float = 0.0) -> Float64[Tensor, ""]:
+    return torch.special.entr(weights / weights.sum() + extra).sum().exp()
 
 
 def _left_out_spectra(
@@ -203,14 +387,12 @@ def _left_out_spectra(
 
 
 def _isotropic(n: int, d: int, *, center: bool) -> Float64[Tensor, "eigen"]:
-    """The spectrum of one draw of isotropic Gaussian rows of the same n and d (ranks fluctuate by ~1/d; seed fixed)."""
-    draw = torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    if center:
-        draw = draw - draw.mean(0, keepdim=True)
-    return torch.linalg.eigvalsh(draw.T @ draw if d <= n else draw @ draw.T).clamp_min(0)
+    """The spectrum of one draw of isotropic Gaussian rows of the same n and d (ranks fluctuate by ~1/d; seed fixed).
 
-
-def _caveat(n: int, d: int) -> str:
-    if n >= _ENOUGH * d:
-        return ""
-    return f"n = {n} is below {_ENOUGH:g} d = {_ENOUGH * d:g}: the sample lacks directions, so the value reads low"
+    Bartlett's decomposition of a Wishart matrix: the cost does not grow with n.
+    """
+    small, large = sorted((n - center, d))
+    generator = np.random.default_rng(0)
+    root = np.tril(generator.standard_normal((small, small)), -1)
+    np.fill_diagonal(root, np.sqrt(generator.chisquare(large - np.arange(small))))
+    return torch.linalg.svdvals(torch.from_numpy(root)).square()

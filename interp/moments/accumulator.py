@@ -1,0 +1,379 @@
+"""Moments: the sums of one pass over many sites; CKA, CCA, every rank, neural collapse and cosines come from them.
+
+Rows wait until a chunk is full, so how the updates were cut does not matter; the first chunk's mean becomes the
+origin. Two Moments over different rows merge exactly, whatever their origins. Read next: ``interp/metrics``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
+
+from interp.errors import InputError, SiteError, nearest
+from interp.moments.config import MomentsConfig, size_text
+from interp.moments.sums import Sums, empty, gather, gather_twin
+from interp.sites import Site
+
+__all__ = ["Moments", "SiteMoments"]
+
+logger = logging.getLogger("interp")
+
+
+class Moments:
+    """A mergeable, mean-shifted, float64-reduced accumulator over rows of several sites.
+
+    Row i of every site must stand for the same sample. With the default ``products="float32"`` rows are multiplied in
+    float32 and summed in float64 (values right to about 1e-6); ``"float64"`` costs twice the time (1e-9).
+
+    Parameters
+    ----------
+    widths
+        Site -> d.
+    cross
+        True keeps the cross-product of every pair of sites (exact CKA between them), a sequence of pairs only those.
+        Memory: 8 (sum d)^2 / 2 bytes for all pairs instead of 8 sum d^2.
+    max_bytes
+        Refuse a configuration that takes more; None refuses nothing. The size is logged before it is allocated.
+    device
+        Where the sums live.
+    **options
+        Fields of :class:`~interp.moments.config.MomentsConfig`: twin, block, n_classes, parts, products, chunk.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int] | Mapping[Site, int],
+        *,
+        cross: bool | Sequence[tuple[str | Site, str | Site]] = False,
+        max_bytes: int | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> None:
+        self._begin(MomentsConfig.of(widths, cross, **options), max_bytes, torch.device(device))
+
+    def _begin(self, config: MomentsConfig, max_bytes: int | None, device: torch.device) -> None:
+        size = f"moments of {len(config.sites)} sites, {len(config.cross)} cross blocks: {size_text(config.n_bytes)}"
+        if max_bytes is not None and config.n_bytes > max_bytes:
+            raise InputError(
+                f"{size} are needed, max_bytes allows {size_text(max_bytes)}; keep fewer cross blocks or parts"
+            )
+        logger.info("%s will be allocated", size)
+        self.config = config
+        self.dropped = 0
+        """Rows left out because some site held NaN or infinity there (only with ``bad_rows="drop"``)."""
+        self._parts = [empty(config, device) for _ in range(config.parts)]
+        self._shift: dict[str, Tensor] | None = None
+        self._waiting: list[tuple[dict[str, Tensor], Tensor | None]] = []
+        self._n_waiting = self._n_chunks = self._n_blocks = 0
+
+    @staticmethod
+    def bytes_needed(
+        widths: Mapping[str, int] | Mapping[Site, int],
+        *,
+        cross: bool | Sequence[tuple[str | Site, str | Site]] = False,
+        **options: Any,
+    ) -> int:
+        """What a Moments of these sites would take in memory."""
+        return MomentsConfig.of(widths, cross, **options).n_bytes
+
+    @classmethod
+    def of(cls, data: Any, **options: Any) -> Moments:
+        """Moments of arrays, Activations or a store; see :func:`interp.moments.sources.moments_of`."""
+        from interp.moments.sources import moments_of
+
+        return moments_of(data, **options)
+
+    @classmethod
+    def stream(cls, model: Any, tokens: Any, sites: Any, **options: Any) -> Moments:
+        """Moments straight from a model, nothing kept; see :func:`interp.moments.sources.moments_from_model`."""
+        from interp.moments.sources import moments_from_model
+
+        return moments_from_model(model, tokens, sites, **options)
+
+    # -- filling ----------------------------------------------------------------------------------
+
+    def update(
+        self,
+        rows: Mapping[str, Tensor] | Mapping[Site, Tensor],
+        *,
+        labels: Tensor | None = None,
+        bad_rows: str = "raise",
+    ) -> None:
+        """Take in rows [sample, d] of every site; ``labels`` [sample] int, negative where a row has none.
+
+        Raises
+        ------
+        InputError
+            Sites missing or of other widths or numbers of rows, labels out of range, or NaN or infinity in some row
+            (counted and named; ``bad_rows="drop"`` leaves such rows out at all sites and counts them in ``dropped``).
+        """
+        given = {str(site): x.detach() for site, x in rows.items()}
+        self._check(given, labels)
+        good = torch.stack([torch.isfinite(x.sum(1, dtype=torch.float64)) for x in given.values()])
+        if not bool(good.all()):
+            if bad_rows != "drop":
+                site, count = next(
+                    (s, int((~g).sum())) for s, g in zip(given, good, strict=True) if not g.all()
+                )
+                first = int(torch.nonzero(~good.all(0))[0])
+                raise InputError(
+                    f"{site} holds NaN or infinity in {count} of {good.shape[1]} rows, the first of them row {first}"
+                    " of this update; bad_rows='drop' leaves such rows out"
+                )
+            keep = good.all(0)
+            self.dropped += int((~keep).sum())
+            given = {site: x[keep] for site, x in given.items()}
+            labels = None if labels is None else labels[keep]
+        self._waiting.append((given, None if labels is None else labels.long()))
+        self._n_waiting += len(next(iter(given.values())))
+        if self._n_waiting >= self.config.chunk:
+            self._work(whole=True)
+
+    def _check(self, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
+        config = self.config
+        for site in (*given, *config.sites):
+            if site not in given or site not in config.sites:
+                known = config.sites if site in given else list(given)
+                raise SiteError(f"{site!r} is not on both sides of this update{nearest(site, known)}")
+        counts = {site: x.shape[:1] for site, x in given.items()}
+        for site, d in zip(config.sites, config.widths, strict=True):
+            if given[site].ndim != 2 or given[site].shape[1] != d or not given[site].is_floating_point():
+                raise InputError(
+                    f"{site} must be floats [sample, {d}]; got {given[site].dtype} {list(given[site].shape)}"
+                )
+        if len(set(counts.values())) > 1:
+            raise InputError(
+                f"sites hold different numbers of rows: { {s: int(c[0]) for s, c in counts.items()} }"
+            )
+        if labels is not None and (
+            labels.shape != next(iter(counts.values()))
+            or (len(labels) and int(labels.max()) >= config.n_classes)
+        ):
+            raise InputError(
+                f"labels must be [sample] below n_classes = {config.n_classes}; got {list(labels.shape)}"
+                f" up to {int(labels.max())}"
+            )
+
+    def _work(self, *, whole: bool) -> None:
+        """Gather the waiting rows, chunk by chunk; with ``whole`` only full chunks."""
+        if not self._n_waiting:
+            return
+        rows = {site: torch.cat([part[site] for part, _ in self._waiting]) for site in self.config.sites}
+        marks = [mark for _, mark in self._waiting]
+        labels = None
+        if any(mark is not None for mark in marks):
+            lengths = [len(next(iter(part.values()))) for part, _ in self._waiting]
+            filled = [
+                torch.full((size,), -1) if mark is None else mark.cpu()
+                for mark, size in zip(marks, lengths, strict=True)
+            ]
+            labels = torch.cat(filled)
+        size, n = self.config.chunk, self._n_waiting
+        end = n - n % size if whole else n
+        for start in range(0, end, size):
+            stop = min(start + size, end)
+            cut = {site: x[start:stop] for site, x in rows.items()}
+            self._chunk(cut, None if labels is None else labels[start:stop])
+        rest = {site: x[end:].clone() for site, x in rows.items()}
+        self._waiting = [(rest, None if labels is None else labels[end:])] if end < n else []
+        self._n_waiting = n - end
+
+    def _chunk(self, rows: dict[str, Tensor], labels: Tensor | None) -> None:
+        config = self.config
+        into = self._parts[self._n_chunks % config.parts]
+        device = into[("n",)].device
+        wide = {
+            site: (x if x.dtype in (torch.float32, torch.float64) else x.float()).to(device)
+            for site, x in rows.items()
+        }
+        if (
+            self._shift is None
+        ):  # representable in the rows' type, so that the subtraction itself rounds least
+            means = {site: x.mean(0, dtype=torch.float64).to(x.dtype).double() for site, x in wide.items()}
+            self._shift = means
+        shifted = {site: (x - self._shift[site].to(x.dtype)).to(config.dtype) for site, x in wide.items()}
+        where = None if labels is None else labels.to(device)
+        gather(into, shifted, config, labels=where, n_blocks_before=self._n_blocks)
+        if config.twin:
+            gather_twin(into, {site: x.to(config.dtype) for site, x in wide.items()})
+        self._n_chunks += 1
+        self._n_blocks += -(-len(next(iter(rows.values()))) // config.block) if config.block else 0
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> list[Sums]:
+        """The separate sums (one unless ``parts`` was asked for), about the origin ``shift``."""
+        self._work(whole=False)
+        return self._parts
+
+    @property
+    def sums(self) -> Sums:
+        """The sums over all rows, about the origin ``shift``. Rows still waiting are gathered first."""
+        parts = self.parts
+        total = parts[0]
+        for part in parts[1:]:
+            total = total.plus(part)
+        return total
+
+    def left_out(self) -> list[Sums]:
+        """The sums with each part left out, for a jackknife; empty with a single part."""
+        used = [part for part in self.parts if part.n]
+        total = self.sums
+        return [total.plus(part, -1.0) for part in used] if len(used) > 1 else []
+
+    @property
+    def shift(self) -> dict[str, Float64[Tensor, " d"]]:
+        """The origin: the mean of the first chunk."""
+        self._work(whole=False)
+        if self._shift is None:
+            raise InputError("these moments hold no rows yet")
+        return self._shift
+
+    @property
+    def n(self) -> int:
+        """Rows taken in."""
+        return sum(part.n for part in self._parts) + self._n_waiting
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites, in the order given."""
+        return self.config.sites
+
+    def __getitem__(self, site: str | Site) -> SiteMoments:
+        name = str(site)
+        if name not in self.config.sites:
+            raise SiteError(f"no moments of {name!r}{nearest(name, self.config.sites)}")
+        return SiteMoments(self, name)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"Moments({len(c.sites)} sites, n = {self.n}, {len(c.cross)} cross blocks, {c.products} products,"
+            f" {size_text(c.n_bytes)})"
+        )
+
+    # -- merging, files ---------------------------------------------------------------------------
+
+    def merge(self, *others: Moments) -> Moments:
+        """The moments of all rows of these and ``others``, as a new object; any order gives the same to rounding.
+
+        Raises
+        ------
+        InputError
+            Their configurations differ.
+        """
+        return merged([self, *others])
+
+    def save(self, path: str | Path) -> Path:
+        """One safetensors file whose header holds the configuration as JSON."""
+        from interp.moments.files import save
+
+        return save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Moments:
+        """Read :meth:`save`'s file; StoreError if it is missing, torn, foreign or does not fit its configuration."""
+        from interp.moments.files import load
+
+        return load(path)
+
+
+def merged(many: Iterable[Moments]) -> Moments:
+    """The moments of all rows together; see :meth:`Moments.merge`."""
+    held = list(many)
+    config = held[0].config
+    for one in held[1:]:
+        if one.config != config:
+            raise InputError(
+                f"moments of different configurations cannot be merged: {one.config} and {config}"
+            )
+    filled = [one for one in held if one.n]
+    device = held[0]._parts[0][("n",)].device
+    out = Moments.__new__(Moments)
+    out._begin(config, None, device)
+    out.dropped = sum(one.dropped for one in held)
+    if not filled:
+        return out
+    out._shift = {site: shift.clone() for site, shift in filled[0].shift.items()}
+    for one in filled:
+        by = {site: one.shift[site].to(device) - out._shift[site] for site in config.sites}
+        for mine, theirs in zip(out._parts, one.parts, strict=True):
+            mine.add_(Sums({k: v.to(device) for k, v in theirs.table.items()}).moved(by, config.pairs))
+        out._n_chunks += one._n_chunks
+        out._n_blocks += one._n_blocks
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteMoments:
+    """One site of a Moments: what the functions of ``interp.metrics`` take in place of rows."""
+
+    moments: Moments
+    site: str
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return self.moments.n
+
+    @property
+    def d(self) -> int:
+        """Width."""
+        config = self.moments.config
+        return config.widths[config.sites.index(self.site)]
+
+    @property
+    def mean(self) -> Float64[Tensor, " d"]:
+        """Mean row."""
+        return self.moments.shift[self.site] + self.moments.sums["first", self.site] / self.n
+
+    @property
+    def scatter(self) -> Float64[Tensor, "d d"]:
+        """Sum of (x - mean)(x - mean)'."""
+        return scatter_of(self.moments.sums, self.site)
+
+    @property
+    def covariance(self) -> Float64[Tensor, "d d"]:
+        """``scatter / (n - 1)``."""
+        return self.scatter / (self.n - 1)
+
+    def cross(self, other: SiteMoments) -> Float64[Tensor, "d e"]:
+        """Sum of (x - mean)(y - mean)' with another site of the same Moments.
+
+        Raises
+        ------
+        InputError
+            The pair's cross block was not kept.
+        """
+        need_pair(self, other)
+        sums = self.moments.sums
+        first = torch.outer(sums["first", self.site], sums["first", other.site]) / sums[("n",)]
+        return sums.second(self.site, other.site) - first
+
+
+def scatter_of(sums: Sums, site: str, *, about: Shaped[Tensor, " d"] | None = None) -> Float64[Tensor, "d d"]:
+    """The centred scatter matrix; about 0 if ``about`` gives the origin that the sums are taken from."""
+    first, n = sums["first", site], sums[("n",)]
+    second = sums["second", site, site]
+    if about is None:
+        return second - torch.outer(first, first) / n
+    return second + torch.outer(first, about) + torch.outer(about, first) + n * torch.outer(about, about)
+
+
+def need_pair(x: SiteMoments, y: SiteMoments) -> None:
+    """Raise InputError unless the two belong to one Moments that keeps their cross block."""
+    if x.moments is not y.moments:
+        raise InputError("the two sites come from different Moments: accumulate them together, with cross=")
+    pairs = x.moments.config.pairs
+    if (x.site, y.site) not in pairs and (y.site, x.site) not in pairs:
+        raise InputError(
+            f"the cross block of {x.site} and {y.site} was not kept; accumulate with cross=True or cross=[(a, b)]"
+        )

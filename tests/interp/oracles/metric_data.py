@@ -1,0 +1,32 @@
+"""The data of the metric oracles: numpy only, so that any environment makes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """Two related representations of 200 samples, 12 and 9 wide, float64, with a mean."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 12)) * np.arange(1, 13) ** -0.5 + 2.0
+    y = np.maximum(x @ rng.standard_normal((12, 9)), 0) + 0.5 * rng.standard_normal((200, 9))
+    return x, y
+
+
+def decaying() -> np.ndarray:
+    """600 samples whose covariance eigenvalues fall about as 1 / i, 128 wide."""
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((128, 128)))[0]
+    return (rng.standard_normal((600, 128)) * np.arange(1, 129) ** -0.5) @ basis
+
+
+def views() -> np.ndarray:
+    """30 samples with 6 views each, 8 wide."""
+    rng = np.random.default_rng(2)
+    return rng.standard_normal((30, 1, 8)) * np.arange(1, 9) ** -0.5 + 0.3 * rng.standard_normal((30, 6, 8))
+
+
+def cloud(k: int) -> np.ndarray:
+    """2000 Gaussian points of k dimensions, turned into 10."""
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((2000, k)) @ np.linalg.qr(rng.standard_normal((10, 10)))[0][:k]

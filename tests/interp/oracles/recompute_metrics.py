@@ -1,0 +1,60 @@
+"""Recompute ``metric_values.json`` with other people's libraries, in an environment of its own.
+
+    pip install torch ckatorch==1.0.3 pytorch-cka==1.1.3 rsatoolbox==0.3.2 scikit-dimension==0.5.0 reptrix==0.1.0
+    python tests/interp/oracles/recompute_metrics.py
+
+These packages pull in old numpy and plotting libraries, so the default tests read the numbers from the file instead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import ckatorch.core as ckatorch
+import numpy as np
+import rsatoolbox
+import skdim
+import torch
+from cka.hsic import hsic_cross
+from reptrix import alpha, lidar, rankme
+
+sys.path.insert(0, str(Path(__file__).parent))
+import metric_data as data
+
+warnings.simplefilter("ignore")
+x, y = data.pair()
+tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+grams = torch.stack([(a - a.mean(0)) @ (a - a.mean(0)).T for a in (tx, ty)])
+hsic = hsic_cross(grams, grams)
+
+
+def rsa(distance: str, comparison: str) -> float:
+    rdms = [
+        rsatoolbox.rdm.calc_rdm(rsatoolbox.data.Dataset(a), method=distance) for a in (x, y)
+    ]
+    return float(np.ravel(rsatoolbox.rdm.compare(*rdms, method=comparison))[0])
+
+
+decaying, views = torch.from_numpy(data.decaying()), torch.from_numpy(data.views())
+values = {
+    "ckatorch linear biased": float(ckatorch.cka_base(tx, ty, "linear")),
+    "ckatorch linear unbiased": float(ckatorch.cka_base(tx, ty, "linear", True, 1.0, "hsic")),
+    "ckatorch rbf": float(ckatorch.cka_base(tx, ty, "rbf", False, 1.0, "hsic")),
+    "pytorch-cka unbiased": float(hsic[0, 1] / (hsic[0, 0] * hsic[1, 1]).sqrt()),
+    "rsatoolbox euclidean spearman": rsa("euclidean", "spearman"),
+    "rsatoolbox euclidean corr": rsa("euclidean", "corr"),
+    "rsatoolbox correlation corr": rsa("correlation", "corr"),
+    "skdim twonn 2": float(skdim.id.TwoNN().fit(data.cloud(2)).dimension_),
+    "skdim twonn 8": float(skdim.id.TwoNN().fit(data.cloud(8)).dimension_),
+    "skdim mle 8": float(skdim.id.MLE().fit(data.cloud(8)).dimension_),
+    "reptrix rankme": float(rankme.get_rankme(decaying)),
+    "reptrix alpha": float(alpha.get_alpha(decaying, fit_range=np.arange(10, 100))[0]),
+    "reptrix lidar": float(lidar.get_lidar(views, num_samples=30, num_augs=6)),
+}
+packages = ("ckatorch", "pytorch-cka", "rsatoolbox", "scikit-dimension", "reptrix")
+record = {"versions": {name: version(name) for name in packages}, "values": values}
+Path(__file__).with_name("metric_values.json").write_text(json.dumps(record, indent=1) + "\n")
