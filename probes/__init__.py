@@ -12,7 +12,11 @@ __distribution__ = (
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "LDAProbe": "discriminants",
         "LogisticProbe": "linear",
+        "MassMeanProbe": "discriminants",
+        "RidgeProbe": "discriminants",
+        "RidgeRegressor": "discriminants",
         "SweepResult": "sweeping",
         "control_labels": "controls",
         "sweep": "sweeping",
