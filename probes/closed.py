@@ -61,7 +61,7 @@ class Scatter:
         counts = sums[("class_n",)]
         if int(counts.sum()) != site.n:
             raise InputError(
-                f"{site.n - int(counts.sum())} of the {site.n} rows of these moments have no label; gather labelled rows"
+                f"{site.n - int(counts.sum())} of the {site.n} rows of these moments have no label"
             )
         kept = counts > 0
         means = site.moments.shift[site.site] + sums["class_first", site.site][kept] / counts[kept, None]

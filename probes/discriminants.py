@@ -240,7 +240,7 @@ class RidgeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         cross = (X - scatter.mean).T @ centred
         self._from(scatter, cross, (centred**2).sum(0), targets.mean(0))
         if np.ndim(y) == 1:
-            self.coef_, self.intercept_ = self.coef_[0], float(self.intercept_[0])
+            self.coef_, self.intercept_ = self.coef_[0], float(np.ravel(self.intercept_)[0])
         return self
 
     @classmethod

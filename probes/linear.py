@@ -1,4 +1,4 @@
-"""LogisticProbe: logistic regression as a scikit-learn estimator, for Pipelines, GridSearchCV and ``cross_val_score``."""
+"""LogisticProbe: logistic regression as a scikit-learn estimator, for Pipelines and GridSearchCV."""
 
 from __future__ import annotations
 
