@@ -60,6 +60,11 @@ class ClosedForm(LinearClassifier):
         self._place(coef / self.scale_, intercept)
         return self
 
+    def solve_path(self, scatter: Scatter) -> Path:
+        """The eigendecomposition that fits of other labels on the same rows can share."""
+        scale = standards(scatter.mean, scatter.deviation, on=self.standardize, eps=scatter.eps)[1]
+        return path(scatter.scaled(scale))
+
     def _eigen(self) -> bool:
         return True
 
