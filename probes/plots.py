@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.plots import Series, lines
+from interp.plots import Series, heatmap, lines
 
-__all__ = ["sweep_chart"]
+__all__ = ["curve_chart", "sweep_chart", "transfer_chart"]
 
 
 def sweep_chart(
@@ -20,6 +20,7 @@ def sweep_chart(
     control: np.ndarray | None = None,
     shuffled: np.ndarray | None = None,
     majority: float | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
     title: str = "",
 ) -> go.Figure:
     """Accuracy over sites with its band; control task, shuffled labels and majority class in grey."""
@@ -29,6 +30,8 @@ def sweep_chart(
         series.append(Series(name="control task (random label per word type)", y=control))
     if shuffled is not None:
         series.append(Series(name="shuffled labels", y=shuffled, baseline=True))
+    for name, accuracy_there in (baselines or {}).items():
+        series.append(Series(name=name.replace("_", " "), y=accuracy_there))
     figure = lines(list(sites), series, title=title, x_title="site", y_title="held-out accuracy")
     if majority is not None:
         figure.add_hline(
@@ -38,3 +41,25 @@ def sweep_chart(
             annotation_position="top left",
         )
     return figure
+
+
+def transfer_chart(sites: Sequence[str], accuracy: np.ndarray, *, title: str = "") -> go.Figure:
+    """Accuracy of the probe of each row's site, used at each column's site."""
+    return heatmap(
+        accuracy,
+        rows=sites,
+        columns=sites,
+        title=title,
+        y_title="fitted at",
+        x_title="used at",
+        unit="accuracy",
+    )
+
+
+def curve_chart(
+    sites: Sequence[str], sizes: Sequence[int], accuracy: np.ndarray, *, title: str = ""
+) -> go.Figure:
+    """Held-out accuracy over the number of training rows, a line a site."""
+    series = [Series(name=site, y=row) for site, row in zip(sites, accuracy, strict=True)]
+    figure = lines(list(sizes), series, title=title, x_title="training rows", y_title="held-out accuracy")
+    return figure.update_xaxes(type="log")

@@ -39,14 +39,36 @@ class Samples:
 
 
 def read(
-    source: Any, labels: Column, sites: Any, *, tokens: Tokens | None, groups: Any, types: Any
+    source: Any,
+    labels: Column,
+    sites: Any,
+    *,
+    tokens: Tokens | None,
+    groups: Any,
+    types: Any,
+    baseline: str | None = None,
+    seed: int = 0,
 ) -> tuple[list[str], Samples]:
-    """The names of the sites that were asked for, and their samples; arguments as for :func:`probes.sweep`."""
+    """The names of the sites that were asked for, and their samples; arguments as for :func:`probes.sweep`.
+
+    ``baseline``: of the same architecture with fresh weights (``"random_init"``), or of the same tokens, each with its
+    label, in random order (``"shuffled_tokens"``); for models only.
+    """
+    if baseline is not None and not hasattr(source, "capture"):
+        raise InputError(
+            f"the baseline {baseline!r} runs the model again; give the model, not its activations"
+        )
     if isinstance(source, Mapping):
         return _from_mapping(source, labels, sites, groups=groups, types=types)
     if hasattr(source, "capture"):
         if tokens is None:
             raise InputError("a model was given without tokens; say tokens=model.tokens([...])")
+        if baseline == "random_init":
+            from interp.metrics.baselines import random_init
+
+            source = random_init(source, seed=seed)
+        elif baseline == "shuffled_tokens":
+            tokens, labels, types = _shuffled(tokens, labels, types, seed)
         return _from_model(source, labels, sites, tokens=tokens, groups=groups, types=types)
     if hasattr(source, "n_rows") and hasattr(source, "rows"):
         return _from_store(source, labels, sites, groups=groups, types=types)
@@ -133,6 +155,29 @@ def _from_model(
         types=None if types is None else _column(types, n, "types"),
     )
     return [str(site) for site in found], data
+
+
+def _shuffled(tokens: Tokens, labels: Any, types: Any, seed: int) -> tuple[Tokens, Any, Any]:
+    """All real tokens in random order, each with its own label; a first token that all texts share stays."""
+    from interp.tokens import Tokens
+
+    ids, moved = tokens.ids.cpu().clone(), tokens.mask.cpu().clone()
+    if len(ids) > 1 and bool((ids[:, 0] == ids[0, 0]).all()) and bool(moved[:, 0].all()):
+        moved[:, 0] = False
+    order = torch.randperm(int(moved.sum()), generator=torch.Generator().manual_seed(seed))
+
+    def carried(values: Any) -> Any:
+        if values is None:
+            return None
+        grid = torch.as_tensor(np.asarray(values.cpu() if isinstance(values, Tensor) else values)).clone()
+        if grid.shape != ids.shape:
+            raise InputError(
+                f"tokens can be shuffled with their labels if those are [batch, pos]; got {list(grid.shape)}"
+            )
+        grid[moved] = grid[moved][order]
+        return grid
+
+    return Tokens(ids=carried(ids), mask=tokens.mask.cpu(), show=tokens.show), carried(labels), carried(types)
 
 
 def _matrix(x: Any, name: str) -> np.ndarray:

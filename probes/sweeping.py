@@ -1,77 +1,37 @@
 """The sweep: at which sites can a label be read, and would a probe have read anything there?
 
-One call fits a probe a site over several splits by group, and beside each the two fits that give the number its
-meaning: a control task (random label per word type) and shuffled labels. Read next: ``controls.py``.
+One call fits a probe a site over several splits by group, and beside each the fits that give the number its
+meaning: a control task (random label per word type), shuffled labels, and on demand the network without its training,
+the text without its order, codelength, transfer between sites, accuracy with fewer rows. Read next: ``tallying.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.errors import InputError
+from interp.errors import InputError, nearest
 from interp.results import Result
 from interp.sites import Site
-from probes.controls import control_labels, group_interval, split_by_group
+from probes.controls import group_interval, split_by_group
 from probes.sources import Column, Samples, read
+from probes.sweep_result import SweepResult, Sweeps
+from probes.tallying import Fits, Tally
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from interp.tokens import Tokens
 
-__all__ = ["SweepResult", "sweep"]
+__all__ = ["EXTRAS", "SweepResult", "selectivity", "sweep"]
 
-_SMALL = 2_000_000
-"""Entries of a training matrix below which a fit runs on one thread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class SweepResult(Result):
-    """Held-out accuracy by site. ``chance`` is the majority baseline: always the train set's commonest class."""
-
-    accuracy: np.ndarray
-    """[site, seed] accuracy on each split's test groups."""
-    control: np.ndarray | None = None
-    """[site] accuracy on the control task, or None where word types are unknown."""
-    control_interval: np.ndarray | None = None
-    shuffled: np.ndarray
-    """[site] accuracy of a probe fitted on shuffled labels, tested on the true ones."""
-    shuffled_interval: np.ndarray
-    classes: tuple[int, ...]
-    n_groups: int
-    n_train: int
-    n_test: int
-    """Samples of an average split."""
-    converged: float
-    """Share of the fits whose solver converged."""
-
-    @property
-    def selectivity(self) -> np.ndarray | None:
-        """[site] accuracy minus control accuracy (Hewitt & Liang 2019)."""
-        return None if self.control is None else np.asarray(self.value) - self.control
-
-    def plot(self) -> go.Figure:
-        """Accuracy over sites with its interval, the control, the shuffled labels and the majority baseline."""
-        from probes import plots
-
-        return plots.sweep_chart(
-            self.ticks[0],
-            np.asarray(self.value),
-            self.interval,
-            control=self.control,
-            shuffled=self.shuffled,
-            majority=float(np.mean(self.chance or 0.0)),
-            title=self.name,
-        )
+EXTRAS = ("random_init", "shuffled_tokens", "mdl", "transfer", "curve")
+_CURVE = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 def sweep(
     source: Any,
-    labels: Column,
+    labels: Any,
     sites: Sequence[str | Site] | str | Site,
     *,
     tokens: Tokens | None = None,
@@ -81,8 +41,9 @@ def sweep(
     test_fraction: float = 0.3,
     max_samples: int | None = 4000,
     probe: Any = None,
+    extras: Sequence[str] = (),
     progress: bool = False,
-) -> SweepResult:
+) -> Any:
     """Probe accuracy at every site, with interval, control task, shuffled labels and majority baseline.
 
     Parameters
@@ -92,8 +53,9 @@ def sweep(
         [sample, d].
     labels
         Integer class of every sample: [batch, pos] (or [batch]) for a model, [sample] otherwise. Negative: no label.
+        A mapping name -> classes gives one sweep a name.
     sites
-        Names, globs or Sites.
+        Names, globs or Sites; a head's own site (``blocks.0.attn.hook_z`` with a head) is a site like others.
     tokens
         What the model reads.
     groups
@@ -106,7 +68,18 @@ def sweep(
     max_samples
         Labelled samples used at most, drawn at random with the first seed.
     probe
-        A scikit-learn classifier to clone; :class:`probes.LogisticProbe` by default.
+        ``"logistic"``, ``"lda"``, ``"ridge"``, ``"mass_mean"``, or any scikit-learn classifier to clone;
+        :class:`probes.LogisticProbe` by default. A closed form shares one product of the rows and one
+        eigendecomposition among a split's task, control and shuffled labels.
+    extras
+        Any of ``"random_init"`` (the same architecture untrained) and ``"shuffled_tokens"`` (each token with its label,
+        in random order), which need a model and its tokens; ``"mdl"`` (online codelength); ``"transfer"`` (a probe
+        of one site used at another); ``"curve"`` (fewer training rows).
+
+    Returns
+    -------
+    SweepResult or Sweeps
+        Sweeps (a dict by label) if labels are a mapping.
 
     Raises
     ------
@@ -115,115 +88,167 @@ def sweep(
 
     Notes
     -----
-    One forward pass a text for a model, none otherwise; 3 fits a site and seed. The interval resamples whole groups
-    of the tested samples; it does not include the spread from training on other texts (see ``.accuracy`` over seeds).
+    One forward pass a text for a model, none otherwise; 3 fits a site and seed, and those of the extras. The interval
+    resamples whole groups of the tested samples; it does not include the spread from training on other texts (see
+    ``.accuracy`` over seeds).
     """
-    names, data = read(source, labels, sites, tokens=tokens, groups=groups, types=types)
-    data = _usable(data, max_samples, seeds)
-    template = probe if probe is not None else _default_probe()
+    for name in extras:
+        if name not in EXTRAS:
+            raise InputError(f"extras={name!r}{nearest(name, EXTRAS)}; they are {', '.join(EXTRAS)}")
+    options: dict[str, Any] = {
+        "seeds": seeds, "test_fraction": test_fraction, "max_samples": max_samples, "extras": extras,
+        "template": _template(probe), "progress": progress,
+    }  # fmt: skip
+    if isinstance(labels, Mapping):
+        return Sweeps({
+            name: _sweep(source, one, sites, {"tokens": tokens, "groups": groups, "types": types}, **options)
+            for name, one in labels.items()
+        })  # fmt: skip
+    return _sweep(source, labels, sites, {"tokens": tokens, "groups": groups, "types": types}, **options)
+
+
+def _sweep(
+    source: Any, labels: Any, sites: Any, place: dict[str, Any], *, seeds: Sequence[int], test_fraction: float,
+    max_samples: int | None, extras: Sequence[str], template: Any, progress: bool,
+) -> SweepResult:  # fmt: skip
+    names, every = read(source, labels, sites, **place)
+    data = _usable(every, max_samples, seeds)
     splits = [split_by_group(data.groups, test_fraction=test_fraction, seed=seed) for seed in seeds]
     majority = _majority(data.labels, splits)
-    tally = _Tally(data, len(names), len(seeds))
-    for i, name in enumerate(_progress(names, progress)):
+    tally = _filled(template, names, data, seeds, splits, progress)
+    found: dict[str, Any] = {}
+    baselines = {}
+    for kind in (e for e in extras if e in ("random_init", "shuffled_tokens")):
+        other = _usable(
+            read(source, labels, sites, **place, baseline=kind, seed=seeds[0])[1], max_samples, seeds
+        )
+        cuts = [split_by_group(other.groups, test_fraction=test_fraction, seed=seed) for seed in seeds]
+        baselines[kind] = _filled(template, names, other, seeds, cuts, progress).scores["accuracy"].mean(1)
+    if "mdl" in extras:
+        found |= _codelengths(template, names, data, seeds)
+    if "transfer" in extras:
+        found["transfer"] = _transfer(template, names, data, splits)
+    if "curve" in extras:
+        found |= _curve(template, names, data, seeds, splits)
+    return tally.result(names, seeds, splits, majority, baselines=baselines, **found)
+
+
+def _filled(
+    template: Any,
+    names: list[str],
+    data: Samples,
+    seeds: Sequence[int],
+    splits: list[np.ndarray],
+    shown: bool,
+) -> Tally:
+    tally = Tally(data, len(names), len(seeds))
+    for i, name in enumerate(_progress(names, shown)):
         rows = data.rows(name)
         if rows.shape[0] != len(data.labels):
             raise InputError(f"{name} holds {rows.shape[0]} samples, the labels {len(data.labels)}")
         for j, (seed, test) in enumerate(zip(seeds, splits, strict=True)):
             tally.fit(template, rows, i, j, seed=seed, test=test)
-    return tally.result(names, seeds, splits, majority)
+    return tally
 
 
-class _Tally:
-    """What every fit got right, by site and group."""
+def _codelengths(template: Any, names: list[str], data: Samples, seeds: Sequence[int]) -> dict[str, Any]:
+    from probes.codelength import mdl
 
-    def __init__(self, data: Samples, n_sites: int, n_seeds: int) -> None:
-        self.data = data
-        self.group_names, self.group = np.unique(data.groups, return_inverse=True)
-        shape = (n_sites, len(self.group_names))
-        self.correct = {kind: np.zeros(shape) for kind in ("task", "control", "shuffled")}
-        self.counts = np.zeros(len(self.group_names))
-        self.accuracy = np.zeros((n_sites, n_seeds))
-        self.fits: list[bool] = []
+    if not hasattr(template, "predict_proba"):
+        raise InputError(f"codelength needs probabilities, which {type(template).__name__} does not give")
+    lengths = [
+        mdl(data.rows(name), data.labels, probe=template, groups=data.groups, seeds=seeds) for name in names
+    ]
+    return {
+        "bits": np.stack([one.orders for one in lengths]),
+        "uniform_bits": float(lengths[0].chance or 0.0),
+    }
 
-    def fit(self, template: Any, rows: np.ndarray, i: int, j: int, *, seed: int, test: np.ndarray) -> None:
-        labels, train = self.data.labels, ~test
-        truth = {"task": (labels, labels)}
-        shuffled = np.random.default_rng([seed, 1]).permutation(labels[train])
-        whole = labels.copy()
-        whole[train] = shuffled
-        truth["shuffled"] = (whole, labels)
-        if self.data.types is not None:
-            control = control_labels(labels, self.data.types, seed=seed)
-            truth["control"] = (control, control)
-        for kind, (learn, judge) in truth.items():
-            right, converged = _fit(template, rows[train], learn[train], rows[test], judge[test])
-            np.add.at(self.correct[kind][i], self.group[test], right)
-            self.fits.append(converged)
-            if kind == "task":
-                self.accuracy[i, j] = right.mean()
-        if i == 0:
-            np.add.at(self.counts, self.group[test], 1)
 
-    def result(
-        self, names: Sequence[str], seeds: Sequence[int], splits: Sequence[np.ndarray], majority: float
-    ) -> SweepResult:
-        tested = self.counts > 0
-        share = {kind: c[:, tested].sum(1) / self.counts.sum() for kind, c in self.correct.items()}
-        spread = {kind: group_interval(c[:, tested], self.counts[tested]) for kind, c in self.correct.items()}
-        has_control = self.data.types is not None
-        n = len(self.data.labels)
-        n_test = round(float(np.mean([s.sum() for s in splits])))
-        return SweepResult(
-            name="probe accuracy",
-            value=share["task"],
-            stderr=spread["task"][0],
-            interval=spread["task"][1],
-            n=n,
-            chance=majority,
-            axes=("site",),
-            ticks=(tuple(names),),
-            convention=f"held-out accuracy over {len(seeds)} splits by group; interval: bootstrap over tested groups; "
-            "chance: majority class of the train groups; control: one random label per word type",
-            accuracy=self.accuracy,
-            control=share["control"] if has_control else None,
-            control_interval=spread["control"][1] if has_control else None,
-            shuffled=share["shuffled"],
-            shuffled_interval=spread["shuffled"][1],
-            classes=tuple(int(c) for c in np.unique(self.data.labels)),
-            n_groups=len(self.group_names),
-            n_train=n - n_test,
-            n_test=n_test,
-            converged=float(np.mean(self.fits)),
-            reason=None
-            if has_control
-            else "no word types that differ were given, so there is no control task",
-            provenance={"seeds": [int(s) for s in seeds]},
+def _transfer(template: Any, names: list[str], data: Samples, splits: list[np.ndarray]) -> np.ndarray:
+    table = np.zeros((len(names), len(names)))
+    rows = {name: data.rows(name) for name in names}
+    widths = {name: x.shape[1] for name, x in rows.items()}
+    if len(set(widths.values())) > 1:
+        raise InputError(
+            f"a probe can be used at another site of the same width only; the widths are {widths}"
         )
+    for test in splits:
+        for i, name in enumerate(names):
+            probe, _ = Fits(template, rows[name], ~test).fit(data.labels[~test])
+            for j, other in enumerate(names):
+                table[i, j] += float((probe.predict(rows[other][test]) == data.labels[test]).mean()) / len(
+                    splits
+                )
+    return table
 
 
-def _fit(
-    template: Any, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
-) -> tuple[np.ndarray, bool]:
-    """Which test samples a fresh probe gets right, and whether its solver converged."""
-    import warnings
+def _curve(
+    template: Any, names: list[str], data: Samples, seeds: Sequence[int], splits: list[np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy with the first groups of a random order only; nested, so that more rows are the same rows and more."""
+    table = np.zeros((len(names), len(_CURVE)))
+    sizes = np.zeros(len(_CURVE))
+    for seed, test in zip(seeds, splits, strict=True):
+        present = np.unique(data.groups[~test])
+        order = np.random.default_rng([seed, 2]).permutation(present)
+        for k, share in enumerate(_CURVE):
+            kept = ~test & np.isin(data.groups, order[: max(1, round(share * len(order)))])
+            sizes[k] += kept.sum() / len(seeds)
+            for i, name in enumerate(names):
+                rows, truth = data.rows(name), data.labels
+                probe, _ = Fits(template, rows, kept).fit(truth[kept])
+                guess = truth[kept][0] if probe is None else probe.predict(rows[test])
+                table[i, k] += float((guess == truth[test]).mean()) / len(seeds)
+    return {"curve": table, "sizes": tuple(round(s) for s in sizes)}
 
-    from sklearn.base import clone
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
-    if len(np.unique(y)) < 2:  # a control task can come out constant; the best probe then says that one class
-        return y_test == y[0], True
-    # on small matrices BLAS and OpenMP threads wait for each other: one thread measured 5x faster at 1400 x 64
-    with threadpool_limits(1 if x.size < _SMALL else None), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # kept as a number: SweepResult.converged
-        fitted = clone(template).fit(x, y)
-    return fitted.predict(x_test) == y_test, bool(getattr(fitted, "converged_", True))
+def selectivity(
+    x: Any, y: Any, types: Any, *, groups: Any = "row", probe: Any = None, seeds: Sequence[int] = (0, 1, 2)
+) -> Result:
+    """Accuracy minus accuracy on the control task (one random label a word type), with the interval of the difference.
+
+    Parameters
+    ----------
+    x, y, types
+        Rows [sample, d], classes [sample] and word types [sample].
+    groups
+        [sample] texts, held out whole; ``"row"`` where rows are independent.
+
+    References
+    ----------
+    Hewitt & Liang 2019, Designing and interpreting probes with control tasks.
+    """
+    _, every = read({"x": x}, y, "x", tokens=None, groups=groups, types=types)
+    data = _usable(every, None, seeds)
+    if data.types is None:
+        raise InputError("the word types do not differ; the control task would be a constant")
+    splits = [split_by_group(data.groups, test_fraction=0.3, seed=seed) for seed in seeds]
+    tally = _filled(_template(probe), ["x"], data, seeds, splits, False)
+    tested = tally.counts > 0
+    gap = (tally.correct["task"] - tally.correct["control"])[:, tested]
+    stderr, ends = group_interval(gap, tally.counts[tested])
+    return Result(
+        name="selectivity", value=float(gap.sum() / tally.counts.sum()), n=len(data.labels), chance=0.0,
+        stderr=float(stderr[0]), interval=ends[0],
+        convention=f"accuracy - control accuracy, {len(seeds)} splits by group; bootstrap over tested groups",
+    )  # fmt: skip
 
 
-def _default_probe() -> Any:
+def _template(probe: Any) -> Any:
+    from probes.discriminants import LDAProbe, MassMeanProbe, RidgeProbe
     from probes.linear import LogisticProbe
 
-    return LogisticProbe()
+    known = {"logistic": LogisticProbe, "lda": LDAProbe, "ridge": RidgeProbe, "mass_mean": MassMeanProbe}
+    if probe is None:
+        return LogisticProbe()
+    if not isinstance(probe, str):
+        return probe
+    if probe not in known:
+        raise InputError(
+            f"probe={probe!r}{nearest(probe, known)}; it is one of {', '.join(known)} or a classifier"
+        )
+    return known[probe]()
 
 
 def _progress(names: Sequence[str], shown: bool) -> Any:

@@ -1,4 +1,4 @@
-"""LogisticProbe: scikit-learn's own contract, and the same objective as its logistic regression."""
+"""LogisticProbe: logistic regression on standardised features, whatever their mean."""
 
 from __future__ import annotations
 
@@ -11,20 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from probes import LogisticProbe
-
-CHECKS = [
-    pytest.param(check, id=getattr(check, "func", check).__name__)
-    for _, check in estimator_checks_generator(LogisticProbe())
-]
-
-
-@pytest.mark.filterwarnings("ignore")  # the checks themselves provoke warnings on purpose
-@pytest.mark.parametrize("check", CHECKS)
-def test_scikit_learn_accepts_it(check) -> None:
-    check(LogisticProbe())
 
 
 def classes(n: int, d: int, c: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
