@@ -2,9 +2,9 @@
 
 A :class:`Design` is one circuit; they lie in ``planted_letters.py`` and ``planted_records.py``. Tokens are written to
 the stream as one-hot fields (``key 2``, ``word 0``), attention compares fields, and every softmax is left moderate
-(``beta``), so that nothing is saturated unless the design says so. Prompts come in pairs: a pattern of symbols is filled
-with fresh letters or records, and the corrupted prompt is the same pattern with two symbols exchanged. Read next: one of
-the circuits, then ``planted_circuits.py``, which hands them out.
+(``beta``), so that nothing is saturated unless the design says so. Prompts come in pairs: a pattern of symbols is
+filled with fresh letters or records, and the corrupted prompt is the same pattern with two symbols exchanged. Read
+next: one of the circuits, then ``planted_circuits.py``, which hands them out.
 """
 
 from __future__ import annotations
