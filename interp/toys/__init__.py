@@ -1,7 +1,7 @@
 """Networks whose mechanism is known: group operations, induction, superposition, and circuits planted by hand.
 
 `collection.py` is the registry: it hands out everything that `interp.load` takes by name. The `train_*.py` grow the
-trained ones from scratch; `planted_designs.py` wires the planted ones.
+trained ones from scratch; `planted_letters.py` and `planted_records.py` wire the planted ones.
 """
 
 from interp.lazy import attach

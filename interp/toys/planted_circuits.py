@@ -1,7 +1,7 @@
 """Planted circuits: networks whose weights were set by hand, so that their circuit is known edge by edge.
 
 ``interp.load("planted:induction")`` is the network alone; :func:`planted` hands it out with its prompts, its metric
-and its graph, the truth that circuit methods are judged by. Read next: ``planted_designs.py``, the five circuits.
+and its graph, the truth that circuit methods are judged by. Read next: ``planted_design.py``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,21 @@ from interp.errors import InputError, ModelError, nearest
 from interp.tasks.task import Task
 from interp.tokens import Tokens
 from interp.toys.collection import Embedded, last
-from interp.toys.planted_designs import DESIGNS, Design
+from interp.toys.planted_design import Design
 from interp.toys.planted_graph import PlantedGraph
+from interp.toys.planted_letters import INDUCTION, PREVIOUS
+from interp.toys.planted_records import BACKUP, DISTRACTOR, TWO_HOP
 
 __all__ = ["Planted", "make", "names", "planted"]
+
+DESIGNS = {
+    "induction": INDUCTION,
+    "previous": PREVIOUS,
+    "two-hop": TWO_HOP,
+    "distractor": DISTRACTOR,
+    "backup": BACKUP,
+}
+"""The circuits by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

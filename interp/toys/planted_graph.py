@@ -2,7 +2,7 @@
 
 Names are those of edge attribution patching: nodes ``input`` (what both embeddings write), ``a0.h1`` (a head), ``m0``
 (an MLP) and ``logits``; an edge ``a0.h1->a1.h0<k>`` is the source's term in the stream that the destination's keys
-are computed from. Read next: ``planted_designs.py``, the circuits.
+are computed from. Read next: ``planted_letters.py``, two circuits.
 """
 
 from __future__ import annotations
