@@ -128,7 +128,7 @@ def _transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _barycentre(covariances: list[np.ndarray], share: np.ndarray, n_steps: int, tol: float) -> np.ndarray:
-    centre = sum(w * c for w, c in zip(share, covariances, strict=True))
+    centre = np.tensordot(share, np.stack(covariances), 1)
     for _ in range(n_steps):
         root, back = _power(centre, 0.5), _power(centre, -0.5)
         mixed = sum(w * _power(root @ c @ root, 0.5) for w, c in zip(share, covariances, strict=True))

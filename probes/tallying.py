@@ -61,6 +61,7 @@ class Tally:
         """AUROC and calibration; a tested class that the train rows lack has probability 0."""
         classes = np.union1d(probe.classes_, labels)
         place, codes = np.searchsorted(classes, probe.classes_), np.searchsorted(classes, labels)
+        p = None
         if hasattr(probe, "predict_proba"):
             p = np.zeros((len(rows), len(classes)))
             p[:, place] = probe.predict_proba(rows)
@@ -75,7 +76,7 @@ class Tally:
             wide = np.full((len(rows), len(classes)), -np.inf)
             wide[:, place] = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
             self.scores["auroc"][i, j] = auroc(wide, codes)
-        elif hasattr(probe, "predict_proba"):
+        elif p is not None:
             self.scores["auroc"][i, j] = auroc(p, codes)
 
     def result(

@@ -23,7 +23,7 @@ __all__ = ["STUDY_SEED", "Mini", "make", "names"]
 HOME = WEIGHTS / "mini"
 STUDY_SEED = 2000
 """Text of this seed and those after it belongs to studies; training and exams have others."""
-FIRST = ("agreement", "pos", "gender")
+FIRST = ("agreement", "mood", "depth")
 """The labels that come first: what a study of a few labels looks at."""
 
 
