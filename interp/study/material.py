@@ -87,6 +87,10 @@ def gather(
     if texts is not None:
         return _windows(model, texts, max_tokens=max_tokens, length=length)
     if embedded is not None:
+        if seq_len is not None:
+            raise InputError(
+                f"{model.name}'s own inputs come in rows of their own length: windows of {seq_len} tokens are for texts"
+            )
         return _own(embedded, seed=seed, max_tokens=max_tokens)
     return _random(model, seed=seed, max_tokens=max_tokens, length=length)
 

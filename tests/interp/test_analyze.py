@@ -228,12 +228,14 @@ def test_the_command_prints_the_report_and_exits_by_the_stations(tmp_path, monke
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsys) -> None:
     register(monkeypatch, Fake("good", 1, section))
     out = tmp_path / "r"
-    assert run("--out", str(out), "--dry-run", "--max-tokens", "90") == 0
+    assert run("group:C59", "--out", str(out), "--dry-run", "--max-tokens", "90") == 0
     table = capsys.readouterr().out
     assert "Capture of 3 sites" in table
     assert "in all, with the weights" in table
-    assert run("--out", str(out), "--dry-run", "--json", "--max-tokens", "90") == 0
+    assert run("group:C59", "--out", str(out), "--dry-run", "--json", "--max-tokens", "90") == 0
     assert json.loads(capsys.readouterr().out)["n_sequences"] == 30
+    assert run("--out", str(out), "--dry-run", "--json", "--max-tokens", "640") == 0  # mini, by default
+    assert json.loads(capsys.readouterr().out)["n_sequences"] == 10
     assert not out.exists()
 
 
@@ -245,10 +247,11 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsy
         (["group:C95"], "did you mean 'group:C59'"),
         (["--texts", "{tmp}/absent.jsonl"], "no text file"),
         (["--texts", "{tmp}/foreign"], "(it is a folder)"),
-        (["--texts", "{tmp}/foreign/notes.txt"], "has no tokenizer, so it cannot read texts"),
+        (["group:C59", "--texts", "{tmp}/foreign/notes.txt"], "has no tokenizer, so it cannot read texts"),
         (["--stations", "nope"], "no station called 'nope'"),
         (["--stations", ","], "--stations names no station"),
-        (["--seq-len", "9"], "windows of 9 tokens were asked for; they may hold 2 to 3"),
+        (["--seq-len", "99"], "windows of 99 tokens were asked for; they may hold 2 to 64"),
+        (["--seq-len", "9"], "mini's own inputs come in rows of their own length"),
         (["--out", "{tmp}/foreign/notes.txt"], "notes.txt"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),

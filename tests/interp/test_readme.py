@@ -21,7 +21,7 @@ def test_the_example_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     shape, *ablated, cka = ran.stdout.splitlines()
-    assert shape == "torch.Size([256, 22, 128])"
+    assert shape == "torch.Size([256, 17, 128])"
     assert [line.split()[0] for line in ablated] == ["0", "1", "2", "3"]
     assert cka.startswith("linear CKA = ")
 
