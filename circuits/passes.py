@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,6 +180,10 @@ class _Patcher(Visitor):
         self.at = {name: i for i, name in enumerate(self.layout.destinations)}
         self.number = {name: i for i, name in enumerate(self.layout.sources)}
         self.stacks = [_Stack(self, swap, base, first) for swap in swaps]
+        starts = self.layout.offsets[:-1]
+        touched = [np.logical_or.reduceat(swap.mask.cpu().numpy(), starts, axis=1) for swap in swaps]
+        self.touched = torch.from_numpy(np.logical_or.reduce(touched)).to(base.resid[0].device)
+        """[intervention destination] whether any of its terms is swapped."""
         self.x: Tensor | None = None
 
     def block_entered(self, part: Part, x: Tensor) -> None:
@@ -248,7 +252,7 @@ class _Patcher(Visitor):
 
     def _chosen(self, row: list[int]) -> tuple[Tensor, Tensor]:
         """(intervention, place in ``row``) of every destination of the row that is changed."""
-        found = torch.stack([torch.stack([s.of(d).any(1) for d in row], 1) for s in self.stacks]).any(0)
+        found = self.touched[:, row]
         index = found.nonzero()
         return index[:, 0], index[:, 1]
 

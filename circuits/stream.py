@@ -196,10 +196,10 @@ class Stream:
             for handle in handles:
                 handle.remove()
 
-    def enter(self, tokens: Tokens) -> tuple[Tensor, Calls]:
+    def enter(self, tokens: Tokens, visitor: Visitor | None = None) -> tuple[Tensor, Calls]:
         """The stream in front of the first block [row pos d_model], and what the model hands its blocks.
 
-        Cost: one forward pass without the unembedding.
+        Cost: one forward pass without the unembedding, in which ``visitor`` is shown what passes.
         """
         calls, x = [], []
 
@@ -222,7 +222,7 @@ class Stream:
         seen.reads_only = True  # type: ignore[attr-defined]
         try:
             ((inputs, frame),) = self.model.frames(tokens, None)
-            with torch.no_grad():
+            with torch.no_grad(), self.visited(visitor or Visitor(), 0 if visitor else len(self.parts)):
                 self.model.run(inputs, frame, [(last, seen)], wanted=[last])
         finally:
             for handle in handles:
@@ -238,7 +238,7 @@ class Stream:
         """The stream behind the last block, from the one in front of block ``first``."""
         rows = x.shape[0] // max(1, calls.rows)
         calls = calls.tiled(rows)
-        with self.visited(visitor or Visitor(), first), evaluating(p.module for p in self.parts[first:]):
+        with self.visited(visitor or Visitor(), first if visitor else len(self.parts)), evaluating(p.module for p in self.parts[first:]):
             for part, (args, kwargs) in zip(self.parts[first:], calls.blocks[first:], strict=True):
                 if visitor is not None:
                     visitor.block_entered(part, x)
@@ -334,7 +334,8 @@ class _Hooks:
 
     def _again(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self.found = []
-        for self.version in range(1, self.part.n_versions):
+        for version in range(1, self.part.n_versions):
+            self.version = version
             module.forward(*args, **kwargs)
         self.version = 0
 
