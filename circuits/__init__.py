@@ -12,7 +12,23 @@ __distribution__ = (
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Agreement": "agreement",
+        "Calibration": "agreement",
+        "Faithfulness": "evaluation",
+        "Graph": "graph",
+        "Layout": "layout",
         "PatchResult": "effects",
+        "PathEffect": "paths",
+        "Stability": "agreement",
+        "acdc": "pruning",
+        "attribute": "attribution",
+        "calibrate": "agreement",
+        "compare": "agreement",
+        "edge_effects": "exact",
+        "evaluate": "evaluation",
+        "minimality": "evaluation",
         "patch_sweep": "patching",
+        "path_patch": "paths",
+        "stability": "agreement",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.graph import Graph
 from circuits.layout import GQA
-from circuits.passes import Run, Swap, Writes, patched_logits, record
+from circuits.passes import Swap, Writes, patched_logits, record
 from circuits.questions import Question, asked
 from circuits.references import ABLATIONS, Ablation, reference
 from circuits.stream import Stream
@@ -37,13 +37,14 @@ class Bench:
 
     def cut(self, mask: Tensor, *, weight: float = 1.0, where: Tensor | None = None) -> Tensor:
         """[intervention batch] the metric with the edges [intervention edge] cut."""
-        swap = Swap(mask=mask.to(self.clean.resid[0].device), source=self.other, weight=weight)
-        return self._scored([swap], where)
+        return self.question.score(self.logits(mask, self.question.position, weight=weight, where=where))
 
-    def _scored(self, swaps: Sequence[Swap], where: Tensor | None = None) -> Tensor:
-        question = self.question
-        logits = patched_logits(self.stream, self.clean, swaps, position=question.position, where=where)
-        return question.score(logits)
+    def logits(
+        self, mask: Tensor, position: Tensor | None, *, weight: float = 1.0, where: Tensor | None = None
+    ) -> Tensor:
+        """Logits [intervention batch ...] with the edges [intervention edge] cut."""
+        swap = Swap(mask=mask.to(self.clean.resid[0].device), source=self.other, weight=weight, where=where)
+        return patched_logits(self.stream, self.clean, [swap], position=position)
 
     def at_once(self, n_later: int) -> int:
         """How many interventions the budget holds, ``n_later`` sources of which differ from one to the next."""

@@ -139,6 +139,8 @@ class Swap:
     source: Writes
     weight: float = 1.0
     """How far they go: 0 leaves the present term, 1 takes the other."""
+    where: Tensor | None = None
+    """[pos] 1 at the positions at which they are swapped, 0 elsewhere; everywhere by default."""
 
 
 @torch.no_grad()
@@ -148,12 +150,11 @@ def patched_logits(
     swaps: Sequence[Swap],
     *,
     position: Tensor | None = None,
-    where: Tensor | None = None,
     first: int | None = None,
 ) -> Tensor:
     """Logits [intervention row ...] of ``base`` with every intervention's edges swapped.
 
-    ``where`` [pos] confines the swap to some positions of the source. ``first``: the layer to begin at, found if None.
+    ``first``: the layer to begin at; by default the first that is changed.
     """
     masks = [swap.mask for swap in swaps]
     n = masks[0].shape[0]
@@ -163,7 +164,7 @@ def patched_logits(
         first = int(touched.min()) if len(touched) else len(stream.parts)
     rows = base.resid[0].shape[0]
     x = base.resid[first].repeat(n, 1, 1)
-    patcher = _Patcher(stream, base, swaps, first=first, n=n, where=where)
+    patcher = _Patcher(stream, base, swaps, first=first, n=n)
     end = stream.blocks(x, base.calls, first=first, visitor=patcher)
     end = patcher.entered(len(stream.layout.destinations) - 1, end)
     logits = stream.head(end, position)
@@ -174,9 +175,9 @@ class _Patcher(Visitor):
     """Changes what destinations read, as each intervention says."""
 
     def __init__(
-        self, stream: Stream, base: Run, swaps: Sequence[Swap], *, first: int, n: int, where: Tensor | None
+        self, stream: Stream, base: Run, swaps: Sequence[Swap], *, first: int, n: int
     ) -> None:
-        self.stream, self.layout, self.n, self.where = stream, stream.layout, n, where
+        self.stream, self.layout, self.n = stream, stream.layout, n
         self.at = {name: i for i, name in enumerate(self.layout.destinations)}
         self.number = {name: i for i, name in enumerate(self.layout.sources)}
         self.stacks = [_Stack(self, swap, base, first) for swap in swaps]
@@ -296,7 +297,7 @@ class _Stack:
         return self.swap.mask[:, offsets[d] : offsets[d + 1]]
 
     def _masked(self, difference: Tensor) -> Tensor:
-        where = self.patcher.where
+        where = self.swap.where
         scaled = difference if self.swap.weight == 1 else self.swap.weight * difference
         return scaled if where is None else scaled * where[:, None].to(scaled)
 
