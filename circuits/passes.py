@@ -229,12 +229,11 @@ class _Patcher(Visitor):
             chosen = self._chosen(row)
             if not len(chosen[0]):
                 continue
-            view = part.views[port]
-            value = view.read(out, None).clone()  # type: ignore[arg-type]
+            value = part.read(port, out).clone()
             new = self._projected(part, port, row, chosen, [own[i] for i in chosen[1].tolist()])
             split = value.view(self.n, -1, *value.shape[1:])
             split[chosen[0], :, :, torch.tensor(own, device=out.device)[chosen[1]]] = new
-            out = view.write(out, value, split.view_as(value), None)  # type: ignore[arg-type]
+            out = part.written(port, out, split.view_as(value))
             changed = True
         return out if changed else None
 

@@ -101,7 +101,7 @@ class Slopes:
         for (part, ports, version, _), grad in zip(watch.outs, grads, strict=True):
             for port in ports:
                 own, theirs = part.heads_of(port, version)
-                read = part.views[port].read(grad, None)  # type: ignore[arg-type]
+                read = part.read(port, grad)
                 n = part.n_heads if port == "q" or part.n_versions > 1 else len(own)
                 held = fresh.setdefault(part.layer, {})
                 if n == len(own) and part.n_versions == 1:

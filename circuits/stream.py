@@ -30,7 +30,7 @@ from interp.models.anatomy import (
 )
 from interp.models.hooked import HookedModel
 from interp.models.running import evaluating, first_tensor
-from interp.models.taps import View
+from interp.models.taps import Moment, View
 from interp.sites import Site
 from interp.tokens import Tokens
 
@@ -77,6 +77,14 @@ class Part:
         assert self.spec.attn is not None
         return head_output_weight(self._modules["o"], self.spec.attn).detach()
 
+    def read(self, port: str, out: Tensor) -> Tensor:
+        """A port's features [... head d_head] among those of its projection module."""
+        return self.views[port].read(out, Moment(self._modules[port], None, out, None, len(out)))
+
+    def written(self, port: str, out: Tensor, new: Tensor) -> Tensor:
+        """The projection module's features with a port's replaced."""
+        return self.views[port].write(out, out, new, Moment(self._modules[port], None, out, None, len(out)))
+
     def weight(self, port: str) -> Tensor:
         """W of a port [d_model head d_head] (key/value heads for k and v), made once."""
         return self._weights[port]
@@ -84,11 +92,11 @@ class Part:
     def bias(self, port: str) -> Tensor | None:
         """The bias of a port [head d_head], where there is one."""
         held = parameter(self._modules[port], "bias")
-        return None if held is None else self.views[port].read(held.detach(), None)  # type: ignore[arg-type]
+        return None if held is None else self.read(port, held.detach())
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        return {p: self.views[p].read(linear_weight(self._modules[p]).detach(), None) for p in "qkv"}  # type: ignore[arg-type]
+        return {p: self.read(p, linear_weight(self._modules[p]).detach()) for p in "qkv"}
 
     @property
     def n_heads(self) -> int:
