@@ -71,3 +71,59 @@ def _run(module: Transformer, ids: Tensor, edges: set[str], foreign: Tensor | No
         hidden = (entering(f"m{layer}") @ mlp.up.weight.T).clamp(min=0)
         terms[f"m{layer}"] = hidden @ mlp.down.weight.T
     return {**terms, "logits": entering("logits") @ module.unembed.weight.T}
+
+
+def edge_scores(module: Transformer, clean: Tensor, corrupted: Tensor, metric, *, points: Collection[float]) -> Tensor:
+    """Every edge's attribution score [example, edge] by its definition, on a graph built by hand, in float64.
+
+    Each destination reads a stream of its own; the score of an edge is the source's corrupted minus clean term, times
+    the metric's gradient at that stream, averaged over inputs that lie ``points`` of the way from corrupted to clean.
+    """
+    module = copy.deepcopy(module).double()
+    edges = all_edges(module.shape.n_layers, module.shape.n_heads)
+    start, end = (_unfolded(module, _embedded(module, ids))[0] for ids in (corrupted, clean))
+    total = torch.zeros(len(clean), len(edges), dtype=torch.float64)
+    for point in points:
+        x = start["input"] + point * (end["input"] - start["input"])
+        _, reads, logits = _unfolded(module, x)
+        names = list(reads)
+        grads = dict(zip(names, torch.autograd.grad(metric(logits).sum(), [reads[n] for n in names]), strict=True))
+        for i, edge in enumerate(edges):
+            source, destination = edge.split("->")
+            change = (start[source] - end[source]).detach()
+            total[:, i] += (change * grads[destination]).sum((1, 2)) / len(points)
+    return total
+
+
+def _embedded(module: Transformer, ids: Tensor) -> Tensor:
+    return (module.embed.weight[ids] + module.pos_embed.weight[: ids.shape[1]]).detach()
+
+
+def _unfolded(module: Transformer, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Terms of all sources, the stream that each destination reads, and the logits."""
+    shape = module.shape
+    terms, reads = {"input": x}, {}
+
+    def entering(destination: str) -> Tensor:
+        # plus a zero of its own, so that the gradient there is this destination's alone
+        own = torch.zeros_like(x, requires_grad=True)
+        reads[destination] = own
+        return sum(terms.values()) + own
+
+    for layer in range(shape.n_layers):
+        attn, mlp = module.blocks[layer].attn, module.blocks[layer].mlp
+        written = {}
+        for head in range(shape.n_heads):
+            rows = slice(head * shape.d_head, (head + 1) * shape.d_head)
+            name = f"a{layer}.h{head}"
+            q, k, v = (
+                entering(f"{name}<{port}>") @ part.weight[rows].T
+                for port, part in zip("qkv", (attn.q, attn.k, attn.v), strict=True)
+            )
+            scores = (q @ k.mT / shape.d_head**0.5).masked_fill(
+                torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1), -torch.inf
+            )
+            written[name] = scores.softmax(-1) @ v @ attn.o.weight[:, rows].T
+        terms.update(written)
+        terms[f"m{layer}"] = (entering(f"m{layer}") @ mlp.up.weight.T).relu() @ mlp.down.weight.T
+    return terms, reads, entering("logits") @ module.unembed.weight.T

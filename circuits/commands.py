@@ -1,0 +1,138 @@
+"""`interp circuit find`: from a task's name, or a file of pairs, to a graph and its faithfulness on disk."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"]
+_TASK = "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a .csv or .jsonl of pairs, or 'planted'."
+_MODEL = "A folder, a hub name, an embedded network, or planted:two-hop and the like with their own prompts."
+
+
+def register(app: typer.Typer) -> None:
+    """Add `circuit` to the command line."""
+    group = typer.Typer(help="Find circuits and say how faithful they are.", no_args_is_help=True)
+    group.command("find")(find)
+    group.callback()(lambda: None)  # a group even while it has one command
+    app.add_typer(group, name="circuit")
+
+
+def find(
+    task: Annotated[str, typer.Argument(help=_TASK)],
+    model: Annotated[str, typer.Option(help=_MODEL)] = "mini",
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit"),
+    method: Annotated[Method, typer.Option(help="How edges are scored.")] = "eap-ig",
+    steps: Annotated[int, typer.Option(min=1, help="Points of the eap-ig methods.")] = 5,
+    n: Annotated[int, typer.Option(min=2, help="Pairs of prompts of a named task.")] = 64,
+    split: Annotated[str, typer.Option(help="Of a named task: train or heldout.")] = "heldout",
+    ablation: Annotated[str, typer.Option(help="What cut edges carry: corrupted, zero, mean.")] = "corrupted",
+    least: Annotated[float, typer.Option(help="The faithfulness that the circuit must reach.")] = 0.9,
+    check: Annotated[int, typer.Option(min=0, help="Largest edges to measure exactly.")] = 50,
+    gqa: Annotated[str, typer.Option(help="ungrouped or grouped keys and values.")] = "ungrouped",
+    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output.")] = False,
+) -> None:
+    """Score every edge, choose the smallest circuit that is faithful enough, check the scores, and write it all.
+
+    Writes graph.safetensors (circuits.Graph.load), faithfulness.safetensors, edges.csv, circuit.json.
+
+    Examples:
+
+        interp circuit find planted --model planted:two-hop --out circuit
+
+        interp circuit find ioi --model gpt2 --out circuit
+    """
+    import circuits
+    from circuits.exchange import write_csv
+    from interp import load
+    from interp.runs.files import ensure_folder, write_json_atomic
+    from interp.runs.provenance import provenance
+
+    ensure_folder(out)
+    loaded, question = _question(load, task, model, device=device, n=n, split=split, seed=seed)
+    options: dict[str, Any] = {"ablation": ablation}
+    graph = circuits.attribute(loaded, question, method=method, steps=steps, gqa=gqa, **options)  # type: ignore[arg-type]
+    faithfulness = circuits.evaluate(loaded, graph, question, seed=seed, **options)
+    size = faithfulness.smallest(least)
+    graph = graph.top(graph.n_edges if size is None else size)
+    if check and method != "exact":
+        worst = graph.order()[:check]
+        graph = circuits.edge_effects(loaded, question, edges=worst, graph=graph, **options)
+    record = _record(graph, faithfulness, size, least, question)
+    record["provenance"] = provenance(loaded, seed=seed, command=shlex.join(["interp", *sys.argv[1:]]))
+    graph.save(out / "graph.safetensors")
+    faithfulness.save(out / "faithfulness.safetensors")
+    write_csv(graph, out / "edges.csv")
+    write_json_atomic(out / "circuit.json", record)
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(_sentence(record))
+    typer.echo(str(out / "circuit.json"))
+
+
+def _question(load: Any, task: str, model: str, *, device: str, n: int, split: str, seed: int) -> tuple[Any, Any]:
+    from interp import tasks
+    from interp.errors import InputError
+    from interp.toys import planted
+
+    if task == "planted" or model.startswith("planted:"):
+        if task != "planted" or not model.startswith("planted:"):
+            raise InputError(
+                "planted circuits have prompts of their own: interp circuit find planted --model planted:two-hop"
+            )
+        circuit = planted(model.removeprefix("planted:"))
+        return load(circuit.module, device=device), circuit.trials(n, seed=seed)
+    loaded = load(model, device=device)
+    if Path(task).suffix:
+        return loaded, tasks.read(task, model=loaded)
+    return loaded, tasks.load(task, model=loaded, n=n, split=split, seed=seed)  # type: ignore[arg-type]
+
+
+def _record(graph: Any, faithfulness: Any, size: int | None, least: float, question: Any) -> dict[str, Any]:
+    describe = getattr(question, "describe", None)
+    caveats = []
+    if size is None:
+        caveats.append(f"no circuit tried reaches a faithfulness of {least}")
+    if max(faithfulness.value) > 1.1:
+        caveats.append("some circuits overshoot (faithfulness above 1): they leave out parts that work against the task")
+    if graph.n < 30:
+        caveats.append(f"{graph.n} examples are few: the scores' standard errors are wide")
+    return {
+        "task": describe() if describe else {"task": type(question).__name__, "n": graph.n},
+        "method": graph.method,
+        "convention": graph.convention,
+        "n_edges": graph.n_edges,
+        "circuit": graph.circuit() if graph.chosen.sum() <= 5000 else None,
+        "size": size,
+        "edges": int(graph.chosen.sum()),
+        "faithfulness": {
+            "convention": faithfulness.convention,
+            "sizes": faithfulness.sizes.tolist(),
+            "value": [float(v) for v in faithfulness.value],
+            "interval": faithfulness.interval.tolist(),
+            "random": faithfulness.control.mean(0).tolist(),
+            "cpr": faithfulness.cpr,
+            "cmd": faithfulness.cmd,
+            "log_area": faithfulness.log_area,
+        },
+        "caveats": caveats,
+    }
+
+
+def _sentence(record: dict[str, Any]) -> str:
+    if record["size"] is None:
+        return f"No circuit tried is faithful enough: {record['caveats'][0]}."
+    value = record["faithfulness"]
+    at = value["sizes"].index(record["size"])
+    return (
+        f"{record['edges']} of {record['n_edges']} edges keep {value['value'][at]:.0%} of the behaviour "
+        f"(random circuits of that size: {value['random'][at]:.0%})."
+    )

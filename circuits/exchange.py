@@ -1,0 +1,208 @@
+"""Exchange: a graph in other tools' formats, and back from the EAP-IG package's JSON.
+
+Texts come from models and files, so every one is escaped for the format it goes into.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuits.layout import Layout
+from interp.errors import InputError, StoreError
+from interp.runs.files import read_json, write_bytes_atomic, write_json_atomic
+
+if TYPE_CHECKING:
+    from circuits.graph import Graph
+
+__all__ = ["read_eap", "write_csv", "write_dot", "write_eap", "write_graphml", "write_neuronpedia"]
+
+
+def write_eap(graph: Graph, path: str | Path) -> Path:
+    """The EAP-IG package's graph JSON: ``cfg``, ``nodes``, ``edges`` with score and membership.
+
+    Raises
+    ------
+    InputError
+        The network's blocks differ, or keys and values are counted by group: that format cannot say so.
+    """
+    layout = graph.layout
+    first = layout.blocks[0]
+    if any(block != first for block in layout.blocks) or not first.mlp or first.n_kv != first.n_heads:
+        raise InputError(
+            "the EAP-IG format holds equal blocks of heads with keys and values of their own, and an MLP each; "
+            "score with gqa='ungrouped', or save the graph"
+        )
+    scores = np.zeros(layout.n_edges) if graph.scores is None else graph.scores
+    chosen = np.ones(layout.n_edges, dtype=bool) if graph.chosen is None else graph.chosen
+    touched = {node for edge in np.flatnonzero(chosen) for node in _ends(layout, int(edge))}
+    record = {
+        "cfg": {"n_layers": len(layout.blocks), "n_heads": first.n_heads, "parallel_attn_mlp": first.parallel},
+        "nodes": {node: {"in_graph": node in touched} for node in layout.nodes},
+        "edges": {
+            name: {"score": float(scores[i]), "in_graph": bool(chosen[i])} for i, name in enumerate(layout.names)
+        },
+    }
+    write_json_atomic(path, record)
+    return Path(path)
+
+
+def read_eap(path: str | Path) -> Graph:
+    """A graph from the EAP-IG package's JSON (its older layout, with bare booleans for nodes, too).
+
+    Raises
+    ------
+    StoreError
+        The file is no such graph, or names edges that a network of its sizes does not have.
+    """
+    from circuits.graph import Graph
+    from circuits.layout import Block
+
+    record = read_json(path)
+    try:
+        cfg, edges = record["cfg"], record["edges"]
+        heads = int(cfg["n_heads"])
+        block = Block(n_heads=heads, n_kv=heads, mlp=True, parallel=bool(cfg.get("parallel_attn_mlp", False)))
+        layout = Layout(blocks=(block,) * int(cfg["n_layers"]))
+        scores, chosen = np.full(layout.n_edges, np.nan), np.zeros(layout.n_edges, dtype=bool)
+        for name, held in edges.items():
+            at = layout.edge(name)
+            scores[at] = float(held.get("score") or 0.0)
+            chosen[at] = bool(held.get("in_graph", True))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{path} is no graph of the EAP-IG package: {error}") from error
+    if np.isnan(scores).any():
+        missing = layout.name(int(np.flatnonzero(np.isnan(scores))[0]))
+        raise StoreError(f"{path} lacks {int(np.isnan(scores).sum())} edges of its network, the first is {missing}")
+    return Graph(layout=layout, scores=scores, chosen=chosen, method="imported", convention="as in the file")
+
+
+def write_csv(graph: Graph, path: str | Path) -> Path:
+    """A line per edge. Cells that a spreadsheet would take for formulas cannot occur: names are the toolkit's own."""
+    text = io.StringIO()
+    frame = graph.to_frame()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows(frame.itertuples(index=False))
+    write_bytes_atomic(path, text.getvalue().encode())
+    return Path(path)
+
+
+def write_graphml(graph: Graph, path: str | Path) -> Path:
+    """GraphML (networkx, Gephi, Cytoscape): the chosen edges, or all; scores and ports as attributes."""
+    kinds = {"score": "double", "exact": "double", "port": "string"}
+    keys = "".join(f'<key id="{k}" for="edge" attr.name="{k}" attr.type="{t}"/>' for k, t in kinds.items())
+    nodes = "".join(f'<node id="{escape(node)}"/>' for node in _touched(graph))
+    rows = []
+    for edge in _kept(graph):
+        source, destination = _ends(graph.layout, edge)
+        data = "".join(f'<data key="{k}">{v}</data>' for k, v in _facts(graph, edge).items())
+        ends = f'source="{escape(source)}" target="{escape(destination)}"'
+        rows.append(f'<edge id="e{edge}" {ends}>{data}</edge>')
+    body = f'{keys}<graph edgedefault="directed">{nodes}{"".join(rows)}</graph>'
+    text = f'<?xml version="1.0" encoding="UTF-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">{body}</graphml>'
+    write_bytes_atomic(path, text.encode())
+    return Path(path)
+
+
+def write_dot(graph: Graph, path: str | Path) -> Path:
+    """DOT (Graphviz): the chosen edges, or all; a line's width grows with the score's size, its colour is the sign."""
+    kept = _kept(graph)
+    scores = np.ones(graph.n_edges) if graph.scores is None else graph.scores
+    largest = float(np.abs(scores[kept]).max()) if len(kept) else 1.0
+    lines = ["digraph circuit {", "  rankdir=BT;", '  node [shape=box fontname="sans-serif"];']
+    lines += [f'  "{node}";' for node in _touched(graph)]
+    for edge in kept:
+        source, destination = _ends(graph.layout, edge)
+        port = _facts(graph, edge).get("port", "")
+        width = 0.5 + 4 * abs(float(scores[edge])) / (largest or 1.0)
+        colour = "#0072B2" if scores[edge] >= 0 else "#D55E00"
+        lines.append(f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}"];')
+    write_bytes_atomic(path, ("\n".join([*lines, "}"]) + "\n").encode())
+    return Path(path)
+
+
+def write_neuronpedia(
+    graph: Graph, path: str | Path, *, prompt: str = "", tokens: tuple[str, ...] = ()
+) -> Path:
+    """An attribution graph as Neuronpedia reads it: unique node ids, links between existing nodes only.
+
+    Nodes are not split by position; each stands at the last one. A port is part of the link's kind.
+    """
+    touched, layout = _touched(graph), graph.layout
+    ctx = max(0, len(tokens) - 1)
+    ids = {node: f"{_layer(layout, node)}_{node.replace('.', '-')}_{ctx}" for node in touched}
+    kinds = {"input": "embedding", "logits": "logit"}
+    nodes = [
+        {
+            "node_id": ids[node],
+            "feature": i,
+            "layer": str(_layer(layout, node)),
+            "ctx_idx": ctx,
+            "feature_type": kinds.get(node, "attention head" if node[0] == "a" else "mlp"),
+            "jsNodeId": ids[node],
+            "clerp": node,
+            "is_target_logit": node == "logits",
+        }
+        for i, node in enumerate(touched)
+    ]
+    links: dict[tuple[str, str], dict[str, Any]] = {}
+    for edge in _kept(graph):
+        source, destination = (ids[node] for node in _ends(layout, edge))
+        facts = _facts(graph, edge)
+        link = links.setdefault(
+            (source, destination), {"source": source, "target": destination, "weight": 0.0, "ports": {}}
+        )
+        link["weight"] += facts.get("score", 1.0)
+        link["ports"][facts.get("port", "in")] = facts.get("score", 1.0)
+    meta = {
+        "slug": "circuit",
+        "scan": str(graph.provenance.get("model", "model")),
+        "prompt": prompt,
+        "prompt_tokens": list(tokens),
+        "schema_version": 1,
+        "info": {"method": graph.method, "convention": graph.convention, "n": graph.n},
+    }
+    params = {"pinnedIds": [], "supernodes": [], "linkType": "both"}
+    write_json_atomic(
+        path, {"metadata": meta, "qParams": params, "nodes": nodes, "links": list(links.values())}
+    )
+    return Path(path)
+
+
+def _kept(graph: Graph) -> list[int]:
+    mask = np.ones(graph.n_edges, dtype=bool) if graph.chosen is None else graph.chosen
+    return np.flatnonzero(mask).tolist()
+
+
+def _ends(layout: Layout, edge: int) -> tuple[str, str]:
+    """Source and destination node of an edge, the port left away."""
+    return layout.sources[layout.source[edge]], layout.destinations[layout.destination[edge]].split("<")[0]
+
+
+def _touched(graph: Graph) -> list[str]:
+    ends = {node for edge in _kept(graph) for node in _ends(graph.layout, edge)}
+    return [node for node in graph.nodes if node in ends]
+
+
+def _facts(graph: Graph, edge: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if graph.scores is not None:
+        facts["score"] = float(graph.scores[edge])
+    if graph.exact is not None and np.isfinite(graph.exact[edge]):
+        facts["exact"] = float(graph.exact[edge])
+    _, _, port = graph.layout.destinations[graph.layout.destination[edge]].partition("<")
+    if port:
+        facts["port"] = port.rstrip(">")
+    return facts
+
+
+def _layer(layout: Layout, node: str) -> int | str:
+    if node in ("input", "logits"):
+        return "E" if node == "input" else len(layout.blocks)
+    return int(node[1:].split(".")[0])
