@@ -14,7 +14,7 @@ from interp.errors import InputError
 
 __all__ = ["ABLATIONS", "Ablation", "reference"]
 
-Ablation = Literal["corrupted", "zero", "mean"]
+Ablation = str
 ABLATIONS = {
     "corrupted": "its term in the run on the corrupted prompt",
     "zero": "nothing",

@@ -144,7 +144,7 @@ def test_zero_and_mean_ablation_replace_the_other_term():
     for name in ("input->a0.h1<k>", "a0.h2->m1", "m0->logits"):
         left = [edge for edge in oracles.all_edges(2, 3) if edge != name]
         want = difference(oracles.edge_forward(module, clean, left)) - difference(module(clean))
-        assert zero.score(name) == pytest.approx(float(want.mean()), abs=1e-12)
+        assert zero.score(name) == pytest.approx(want.mean().item(), abs=1e-12)
     mean = circuits.attribute(model, task, method="eap", ablation="mean", keep=True)
     # what every example's term differs from is the mean of all: at the logits the differences cancel
     gradient_is_constant = [mean.layout.edge(f"{s}->logits") for s in mean.layout.sources]
