@@ -66,7 +66,9 @@ def compare(
         The reference has no edges, has all of them, or names one that the network does not have.
     """
     if reference is None:
-        raise InputError("there is no reference circuit: the task has none (interp.tasks.reference lists those published)")
+        raise InputError(
+            "there is no reference circuit: the task has none (interp.tasks.reference lists those published)"
+        )
     layout = graph.layout
     true = layout.mask([str(e) for e in getattr(reference, "edges", reference)])
     use = ~layout.mask([str(e) for e in without])
@@ -80,7 +82,9 @@ def compare(
     else:
         raise InputError(f"level={level!r}; it is 'edge' or 'node'")
     if not 0 < labels.sum() < len(labels):
-        raise InputError(f"the reference holds {int(labels.sum())} of {len(labels)} {level}s: nothing to tell apart")
+        raise InputError(
+            f"the reference holds {int(labels.sum())} of {len(labels)} {level}s: nothing to tell apart"
+        )
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     hits = None if chosen is None else int((chosen & labels).sum())
@@ -100,7 +104,9 @@ def compare(
         items=items,
         precision=precision,
         recall=recall,
-        f1=2 * hits / float(chosen.sum() + labels.sum()) if both and chosen is not None and hits is not None else None,
+        f1=2 * hits / float(chosen.sum() + labels.sum())
+        if both and chosen is not None and hits is not None
+        else None,
     )
 
 
@@ -154,7 +160,9 @@ def calibrate(
     best = graph.order()[:top]
     some = np.random.default_rng(seed).choice(graph.n_edges, size=min(sample, graph.n_edges), replace=False)
     wanted = np.union1d(best, some)
-    measured = edge_effects(model, task, edges=wanted, graph=graph, ablation=ablation, batch_size=batch_size).exact
+    measured = edge_effects(
+        model, task, edges=wanted, graph=graph, ablation=ablation, batch_size=batch_size
+    ).exact
     assert measured is not None
     return (
         _calibration(graph, scores, measured, best, f"the {len(best)} largest estimates"),
@@ -162,7 +170,9 @@ def calibrate(
     )
 
 
-def _calibration(graph: Graph, scores: np.ndarray, exact: np.ndarray, edges: np.ndarray, said: str) -> Calibration:
+def _calibration(
+    graph: Graph, scores: np.ndarray, exact: np.ndarray, edges: np.ndarray, said: str
+) -> Calibration:
     x, y = scores[edges], exact[edges]
     varies = len(x) > 2 and x.std() > 0 and y.std() > 0
     ranks = [np.argsort(np.argsort(v)).astype(float) for v in (x, y)]
@@ -174,7 +184,7 @@ def _calibration(graph: Graph, scores: np.ndarray, exact: np.ndarray, edges: np.
         reason=None if varies else "estimates or effects do not vary",
         provenance={"method": graph.method},
         r2=float(np.corrcoef(x, y)[0, 1] ** 2) if varies else float("nan"),
-        rank=float(np.corrcoef(*ranks)[0, 1]) if varies else float("nan"),
+        rank=float(np.corrcoef(np.stack(list(ranks)))[0, 1]) if varies else float("nan"),
         estimate=x,
         exact=y,
         edges=tuple(graph.layout.name(int(e)) for e in edges),
@@ -202,7 +212,9 @@ def stability(graph: Graph, *, k: int, by: By = "abs", n_draws: int = 100, seed:
         Single examples' scores were not kept (``attribute(..., keep=True)``), or there are fewer than two.
     """
     if graph.examples is None or len(graph.examples) < 2:
-        raise InputError("the bootstrap needs every example's scores: attribute(..., keep=True), two examples or more")
+        raise InputError(
+            "the bootstrap needs every example's scores: attribute(..., keep=True), two examples or more"
+        )
     if not 0 < k <= graph.n_edges:
         raise InputError(f"k={k}; there are {graph.n_edges} edges")
     n, rng = len(graph.examples), np.random.default_rng(seed)
@@ -223,7 +235,9 @@ def stability(graph: Graph, *, k: int, by: By = "abs", n_draws: int = 100, seed:
         name="bootstrap overlap",
         value=float(np.mean(overlaps)),
         n=n,
-        convention=f"Jaccard of the {k} best edges by {by} score, {n_draws} samples with replacement, each with the next",
+        convention=(
+            f"Jaccard of the {k} best edges by {by} score, {n_draws} samples with replacement, each with the next"
+        ),
         stderr=float(np.std(overlaps, ddof=1) / len(overlaps) ** 0.5) if len(overlaps) > 1 else None,
         chance=float(expected / (2 * k - expected)),
         provenance={"method": graph.method, "k": k, "seed": seed},

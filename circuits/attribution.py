@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from circuits.graph import Graph
 from circuits.layout import GQA
 from circuits.passes import Recorder, Writes
 from circuits.questions import Question, asked
-from circuits.references import ABLATIONS, Ablation, reference
+from circuits.references import ABLATIONS, reference
 from circuits.slopes import Slopes, Watch
 from circuits.stream import Stream
 from circuits.tally import Tally
@@ -104,7 +103,9 @@ def attribute(
     if method == "exact":
         from circuits.exact import edge_effects
 
-        return edge_effects(model, task, ablation=ablation, gqa=gqa, batch_size=batch_size, budget=budget, keep=keep)
+        return edge_effects(
+            model, task, ablation=ablation, gqa=gqa, batch_size=batch_size, budget=budget, keep=keep
+        )
     if steps < 1:
         raise InputError(f"steps must be at least 1; got {steps}")
     if ablation not in ABLATIONS or (ablation != "corrupted" and method != "eap"):
@@ -131,7 +132,13 @@ def attribute(
             f"(other term - clean term) times the {said}; other: {ABLATIONS[ablation]}; negative: cutting the edge "
             "lowers the metric"
         ),
-        provenance={"model": model.name, "backend": model.backend, "method": method, "steps": steps, "ablation": ablation},
+        provenance={
+            "model": model.name,
+            "backend": model.backend,
+            "method": method,
+            "steps": steps,
+            "ablation": ablation,
+        },
     )
 
 
@@ -153,12 +160,14 @@ def _ig(stream: Stream, question: Question, steps: int) -> Found:
     x, calls = stream.enter(question.clean, clean)
     start, slopes = stream.embed(question.corrupted), Slopes(stream)
     first: Watch | None = None
+    scores: Tensor | None = None
     for k in range(steps):
         watch, scores = slopes.add(
             start + k / steps * (x - start), calls, question.score, position=question.position
         )
         first = first or watch  # the first point is the corrupted run itself
     assert first is not None
+    assert scores is not None
     return slopes, (clean.writes(x), first.writes(start)), scores
 
 
@@ -207,12 +216,14 @@ def _sloped(slopes: Slopes, question: Question, scores: Tensor, clean: Writes) -
     reach = slopes.final.double().flatten(1).norm(dim=1) * clean.input.double().flatten(1).norm(dim=1)
     if not torch.isfinite(scores).all() or not torch.isfinite(reach).all():
         row = int((~torch.isfinite(scores + reach)).nonzero()[0])
-        raise InputError(f"the metric or its gradient is not finite on example {row} of a batch of {len(question)}")
+        raise InputError(
+            f"the metric or its gradient is not finite on example {row} of a batch of {len(question)}"
+        )
     if float(reach.max()) < 1e-7 * max(1.0, float(scores.abs().max())):
         raise InputError(
-            f"the metric has no slope at the clean run (its gradient is at most {float(reach.max()):.1g}): a divergence "
-            "from the clean run is smallest there, so its gradient is zero and says nothing about any edge. Use a "
-            "logit difference, method='eap-ig', or method='exact'"
+            f"the metric has no slope at the clean run (its gradient is at most {float(reach.max()):.1g}): a "
+            "divergence from the clean run is smallest there, so its gradient is zero and says nothing about any edge. "
+            "Use a logit difference, method='eap-ig', or method='exact'"
         )
 
 
@@ -232,9 +243,9 @@ def _batch_size(stream: Stream, task: Any, batch_size: int | None, budget: float
     fits = int(budget // need)
     if fits < min(n, batch_size or 1):
         raise InputError(
-            f"{batch_size or 1} example{'s' if (batch_size or 1) > 1 else ''} of {first.clean.ids.shape[1]} tokens would "
-            f"take about {need * (batch_size or 1) / 1e9:.2g} GB; budget is {budget / 1e9:.2g} GB (raise budget=, or "
-            "shorten the prompts)"
+            f"{batch_size or 1} example{'s' if (batch_size or 1) > 1 else ''} of {first.clean.ids.shape[1]} tokens "
+            f"would take about {need * (batch_size or 1) / 1e9:.2g} GB; budget is {budget / 1e9:.2g} GB (raise budget=, "
+            "or shorten the prompts)"
         )
     wanted = min(n, batch_size or fits)
     return wanted if wanted < n else None

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"]
-_TASK = "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a .csv or .jsonl of pairs, or 'planted'."
+_TASK = (
+    "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a file of pairs, or 'planted'."
+)
 _MODEL = "A folder, a hub name, an embedded network, or planted:two-hop and the like with their own prompts."
 
 
@@ -23,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="circuit")
 
 
-def find(
+def find(  # noqa: PLR0913  (one option each)
     task: Annotated[str, typer.Argument(help=_TASK)],
     model: Annotated[str, typer.Option(help=_MODEL)] = "mini",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit"),
@@ -37,7 +39,9 @@ def find(
     gqa: Annotated[str, typer.Option(help="ungrouped or grouped keys and values.")] = "ungrouped",
     seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
 ) -> None:
     """Score every edge, choose the smallest circuit that is faithful enough, check the scores, and write it all.
 
@@ -78,7 +82,9 @@ def find(
     typer.echo(str(out / "circuit.json"))
 
 
-def _question(load: Any, task: str, model: str, *, device: str, n: int, split: str, seed: int) -> tuple[Any, Any]:
+def _question(
+    load: Any, task: str, model: str, *, device: str, n: int, split: str, seed: int
+) -> tuple[Any, Any]:
     from interp import tasks
     from interp.errors import InputError
     from interp.toys import planted
@@ -89,7 +95,7 @@ def _question(load: Any, task: str, model: str, *, device: str, n: int, split: s
                 "planted circuits have prompts of their own: interp circuit find planted --model planted:two-hop"
             )
         circuit = planted(model.removeprefix("planted:"))
-        return load(circuit.module, device=device), circuit.trials(n, seed=seed)
+        return load(circuit.module, device=device), circuit.task(n, seed=seed)
     loaded = load(model, device=device)
     if Path(task).suffix:
         return loaded, tasks.read(task, model=loaded)
@@ -102,7 +108,9 @@ def _record(graph: Any, faithfulness: Any, size: int | None, least: float, quest
     if size is None:
         caveats.append(f"no circuit tried reaches a faithfulness of {least}")
     if max(faithfulness.value) > 1.1:
-        caveats.append("some circuits overshoot (faithfulness above 1): they leave out parts that work against the task")
+        caveats.append(
+            "some circuits overshoot (faithfulness above 1): they leave out parts that work against the task"
+        )
     if graph.n < 30:
         caveats.append(f"{graph.n} examples are few: the scores' standard errors are wide")
     return {

@@ -57,7 +57,7 @@ class Faithfulness(Result):
 
     @property
     def cpr(self) -> float:
-        """Area under the faithfulness over the fraction of edges (linear trapezoid), as MIB has it: higher is better."""
+        """Area under the faithfulness over the fraction of edges (linear trapezoid), as MIB has it: more is better."""
         return float(np.trapezoid(np.asarray(self.value), self.fractions))
 
     @property
@@ -150,8 +150,12 @@ def evaluate(
             mask[order[:k]] = True
             drawn.append(layout.pruned(mask) if prune else mask)
     keep = np.stack([c for c in chosen if c is not None])
-    cut = np.concatenate([~keep, keep, *([~np.stack(drawn)] if drawn else []), np.ones((1, layout.n_edges), bool)])
-    clean, scores = _measured(model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget)
+    cut = np.concatenate(
+        [~keep, keep, *([~np.stack(drawn)] if drawn else []), np.ones((1, layout.n_edges), bool)]
+    )
+    clean, scores = _measured(
+        model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget
+    )
     m = len(sizes)
     patched, removed, random, empty = scores[:m], scores[m : 2 * m], scores[2 * m : -1], scores[-1]
     value = _shares(patched, clean, empty)
@@ -172,7 +176,13 @@ def evaluate(
         chance=_shares(random, clean, empty).reshape(n_random, m).mean(0) if n_random else None,
         axes=("edges",),
         ticks=(tuple(str(k) for k in sizes),),
-        provenance={"method": graph.method, "ablation": ablation, "by": by, "seed": seed, "n_random": n_random},
+        provenance={
+            "method": graph.method,
+            "ablation": ablation,
+            "by": by,
+            "seed": seed,
+            "n_random": n_random,
+        },
         sizes=np.asarray(sizes),
         kept=keep.sum(1),
         n_edges=layout.n_edges,
@@ -215,7 +225,9 @@ def minimality(
     cut = np.repeat(~graph.chosen[None], len(inside) + 2, axis=0)
     cut[np.arange(len(inside)), inside] = True
     cut[-1] = True
-    clean, scores = _measured(model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget)
+    clean, scores = _measured(
+        model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget
+    )
     share = _shares(scores[:-1], clean, scores[-1])
     return Result(
         name="minimality",
@@ -230,12 +242,21 @@ def minimality(
 
 
 def _measured(
-    model: Any, graph: Graph, task: Any, cut: np.ndarray, *, ablation: Ablation, batch_size: int | None, budget: float
+    model: Any,
+    graph: Graph,
+    task: Any,
+    cut: np.ndarray,
+    *,
+    ablation: Ablation,
+    batch_size: int | None,
+    budget: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The clean metric [example], and the metric [set example] with each set of edges cut."""
     stream = Stream(model, gqa=graph.layout.gqa)
     if stream.layout.blocks != graph.layout.blocks:
-        raise InputError(f"the graph has {graph.n_edges} edges of another network; {model.name} has {stream.layout.n_edges}")
+        raise InputError(
+            f"the graph has {graph.n_edges} edges of another network; {model.name} has {stream.layout.n_edges}"
+        )
     clean, scores = [], []
     for bench in benches(stream, task, ablation=ablation, batch_size=batch_size, budget=budget):
         clean.append(bench.ends().cpu().numpy())

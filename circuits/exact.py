@@ -52,7 +52,9 @@ class Bench:
         itemsize = self.clean.resid[0].element_size()
         vocab = (self.stream.model.d_vocab or 0) * (1 if self.question.position is not None else pos)
         hidden = 16 * d * pos
-        return max(1, min(128, int(self.budget / 2 // (itemsize * rows * (n_later * pos * d + hidden + 4 * vocab)))))
+        return max(
+            1, min(128, int(self.budget / 2 // (itemsize * rows * (n_later * pos * d + hidden + 4 * vocab))))
+        )
 
     def cut_each(self, edges: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(edges, [edge batch] the metric with each of them cut alone), in groups; ``edges`` in ascending order."""
@@ -75,7 +77,12 @@ class Bench:
 
 
 def benches(
-    stream: Stream, task: Any, *, ablation: Ablation = "corrupted", batch_size: int | None = None, budget: float = 2e9
+    stream: Stream,
+    task: Any,
+    *,
+    ablation: Ablation = "corrupted",
+    batch_size: int | None = None,
+    budget: float = 2e9,
 ) -> Iterator[Bench]:
     """The question's batches, each ready for interventions. Cost: two forward passes an example, and one recording."""
     other = reference(stream, task, ablation, batch_size=batch_size)
@@ -118,7 +125,9 @@ def edge_effects(
     stream = Stream(model, gqa=graph.layout.gqa if graph is not None else gqa)
     layout = stream.layout
     if graph is not None and graph.layout.blocks != layout.blocks:
-        raise InputError(f"the graph has {graph.n_edges} edges of another network; {model.name} has {layout.n_edges}")
+        raise InputError(
+            f"the graph has {graph.n_edges} edges of another network; {model.name} has {layout.n_edges}"
+        )
     wanted = np.arange(layout.n_edges) if edges is None else np.unique(layout.edges(edges))
     n = sum(len(q) for q in asked(task))
     tally = Tally(len(wanted), keep=keep if keep is not None else 4 * n * len(wanted) <= budget / 4)
@@ -142,7 +151,8 @@ def edge_effects(
         n=tally.n,
         method="exact",
         convention=(
-            f"metric with the edge cut minus clean metric; cut: {ABLATIONS[ablation]}; negative: cutting lowers the metric"
+            f"metric with the edge cut minus clean metric; cut: {ABLATIONS[ablation]}; "
+            "negative: cutting lowers the metric"
         ),
         provenance={"model": model.name, "backend": model.backend, "method": "exact", "ablation": ablation},
     )

@@ -42,10 +42,15 @@ def write_eap(graph: Graph, path: str | Path) -> Path:
     chosen = np.ones(layout.n_edges, dtype=bool) if graph.chosen is None else graph.chosen
     touched = {node for edge in np.flatnonzero(chosen) for node in _ends(layout, int(edge))}
     record = {
-        "cfg": {"n_layers": len(layout.blocks), "n_heads": first.n_heads, "parallel_attn_mlp": first.parallel},
+        "cfg": {
+            "n_layers": len(layout.blocks),
+            "n_heads": first.n_heads,
+            "parallel_attn_mlp": first.parallel,
+        },
         "nodes": {node: {"in_graph": node in touched} for node in layout.nodes},
         "edges": {
-            name: {"score": float(scores[i]), "in_graph": bool(chosen[i])} for i, name in enumerate(layout.names)
+            name: {"score": float(scores[i]), "in_graph": bool(chosen[i])}
+            for i, name in enumerate(layout.names)
         },
     }
     write_json_atomic(path, record)
@@ -78,7 +83,9 @@ def read_eap(path: str | Path) -> Graph:
         raise StoreError(f"{path} is no graph of the EAP-IG package: {error}") from error
     if np.isnan(scores).any():
         missing = layout.name(int(np.flatnonzero(np.isnan(scores))[0]))
-        raise StoreError(f"{path} lacks {int(np.isnan(scores).sum())} edges of its network, the first is {missing}")
+        raise StoreError(
+            f"{path} lacks {int(np.isnan(scores).sum())} edges of its network, the first is {missing}"
+        )
     return Graph(layout=layout, scores=scores, chosen=chosen, method="imported", convention="as in the file")
 
 
@@ -122,7 +129,9 @@ def write_dot(graph: Graph, path: str | Path) -> Path:
         port = _facts(graph, edge).get("port", "")
         width = 0.5 + 4 * abs(float(scores[edge])) / (largest or 1.0)
         colour = "#0072B2" if scores[edge] >= 0 else "#D55E00"
-        lines.append(f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}"];')
+        lines.append(
+            f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}"];'
+        )
     write_bytes_atomic(path, ("\n".join([*lines, "}"]) + "\n").encode())
     return Path(path)
 

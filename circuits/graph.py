@@ -98,7 +98,9 @@ class Graph:
     def require_scores(self) -> np.ndarray:
         """The scores; an InputError if there are none."""
         if self.scores is None:
-            raise InputError("this graph has no scores yet: circuits.attribute(model, task) gives one that has")
+            raise InputError(
+                "this graph has no scores yet: circuits.attribute(model, task) gives one that has"
+            )
         return self.scores
 
     @property
@@ -124,9 +126,11 @@ class Graph:
     def node_scores(self) -> dict[str, float]:
         """First-order effect of patching every source as a whole: the sum of its edges' scores.
 
-        For EAP this is attribution patching exactly: the gradient at a node's output is the sum of those at its readers.
+        For EAP this is attribution patching exactly: a gradient at a node's output is the sum of those at its readers.
         """
-        total = np.bincount(self.layout.source, weights=self.require_scores(), minlength=len(self.layout.sources))
+        total = np.bincount(
+            self.layout.source, weights=self.require_scores(), minlength=len(self.layout.sources)
+        )
         return dict(zip(self.layout.sources, total.tolist(), strict=True))
 
     # -- choosing -----------------------------------------------------------------------------------------
@@ -151,7 +155,9 @@ class Graph:
     def circuit(self) -> list[str]:
         """Names of the chosen edges."""
         if self.chosen is None:
-            raise InputError("no circuit is chosen yet: graph.top(k), graph.threshold(t) or graph.greedy(k) choose one")
+            raise InputError(
+                "no circuit is chosen yet: graph.top(k), graph.threshold(t) or graph.greedy(k) choose one"
+            )
         return [self.layout.name(int(edge)) for edge in np.flatnonzero(self.chosen)]
 
     def to_frame(self) -> pd.DataFrame:
@@ -211,7 +217,9 @@ class Graph:
                 header = json.loads((file.metadata() or {})[_HEADER])
                 arrays = {name: file.get_tensor(name) for name in file.keys() if name != "_"}  # noqa: SIM118
             if header["schema"] != SCHEMA:
-                raise StoreError(f"{path} has circuit schema {header['schema']!r}; this version reads {SCHEMA}")
+                raise StoreError(
+                    f"{path} has circuit schema {header['schema']!r}; this version reads {SCHEMA}"
+                )
             kept = {name: header[name] for name in ("n", "method", "convention", "provenance")}
             return cls(layout=Layout.from_dict(header["layout"]), **kept, **arrays)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:

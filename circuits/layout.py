@@ -205,7 +205,8 @@ class Layout:
         known = sources if source not in sources else destinations
         wrong = source if source not in sources else destination
         raise InputError(
-            f"no edge {str(name)!r}: {wrong!r} is none of this network's {'sources' if known is sources else 'destinations'}"
+            f"no edge {str(name)!r}: {wrong!r} is none of this network's "
+            f"{'sources' if known is sources else 'destinations'}"
             f"{nearest(wrong, known)}"
         )
 

@@ -174,9 +174,7 @@ def patched_logits(
 class _Patcher(Visitor):
     """Changes what destinations read, as each intervention says."""
 
-    def __init__(
-        self, stream: Stream, base: Run, swaps: Sequence[Swap], *, first: int, n: int
-    ) -> None:
+    def __init__(self, stream: Stream, base: Run, swaps: Sequence[Swap], *, first: int, n: int) -> None:
         self.stream, self.layout, self.n = stream, stream.layout, n
         self.at = {name: i for i, name in enumerate(self.layout.destinations)}
         self.number = {name: i for i, name in enumerate(self.layout.sources)}

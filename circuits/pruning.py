@@ -58,8 +58,9 @@ def acdc(
     -------
     Graph
         ``chosen`` is the circuit; ``scores`` the rise of the measure at each decision (0 where no pass was needed),
-        negated where the edge was kept, so that signed selection puts kept edges first. The provenance counts ``decisions``, ``passes`` and
-        ``block_runs`` (blocks run per batch of examples; one by one from the start: layers x edges).
+        negated where the edge was kept, so that signed selection puts kept edges first. The provenance counts
+        ``decisions``, ``passes`` and ``block_runs`` (blocks run per batch of examples; one by one from the start:
+        layers x edges).
 
     Raises
     ------
@@ -191,5 +192,3 @@ class _Search:
                 return i + 1
             self.cut[edge], self.now = True, float(values[i])
         return len(group)
-
-

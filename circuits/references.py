@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ ABLATIONS = {
 
 
 @torch.no_grad()
-def reference(stream: Stream, task: Any, ablation: Ablation, *, batch_size: int | None = None) -> Writes | None:
+def reference(
+    stream: Stream, task: Any, ablation: Ablation, *, batch_size: int | None = None
+) -> Writes | None:
     """What every source is replaced by, one row for all examples; None: each example's own corrupted run.
 
     A mean is over the rows whose token at that position is real; where none is, the term is zero.
@@ -50,7 +52,9 @@ def reference(stream: Stream, task: Any, ablation: Ablation, *, batch_size: int 
         mask = question.clean.mask.to(x.device)
 
         def summed(t: Tensor, mask: Tensor = mask) -> Tensor:
-            return torch.where(mask.view(*mask.shape, *[1] * (t.ndim - 2)), t.double(), 0).sum(0, keepdim=True)
+            return torch.where(mask.view(*mask.shape, *[1] * (t.ndim - 2)), t.double(), 0).sum(
+                0, keepdim=True
+            )
 
         part = kept.writes(x).map(summed)
         total = part if total is None else total.minus(part.map(torch.neg))

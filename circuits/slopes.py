@@ -27,7 +27,7 @@ class Watch(Recorder):
         self.branches: dict[int, Tensor] = {}
         self.instead = instead or {}
 
-    def projected(self, part: Part, ports: tuple[str, ...], out: Tensor, version: int) -> None:
+    def projected(self, part: Part, ports: tuple[str, ...], out: Tensor, version: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.outs.append((part, ports, version, out))
 
     def mlp_entered(self, part: Part, x: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ class Watch(Recorder):
         self.branches[part.layer] = x.view_as(x)
         return self.branches[part.layer]
 
-    def attended(self, part: Part, z: Tensor) -> Tensor | None:
+    def attended(self, part: Part, z: Tensor) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().attended(part, z)
         return self.instead.get(("z", part.layer))
 
-    def mlp_left(self, part: Part, y: Tensor) -> Tensor | None:
+    def mlp_left(self, part: Part, y: Tensor) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().mlp_left(part, y)
         return self.instead.get(("mlp", part.layer))
 
@@ -137,7 +137,11 @@ class Slopes:
             scale = normalized(weight.new_zeros(1, weight.shape[0]), part.spec.ln1, part.norm)[2]
         if scale is not None:
             weight = weight * scale.to(weight)[:, None, None]
-        return weight.repeat_interleave(part.n_versions, dim=1) if port != "q" and part.n_versions > 1 else weight
+        return (
+            weight.repeat_interleave(part.n_versions, dim=1)
+            if port != "q" and part.n_versions > 1
+            else weight
+        )
 
     def at_heads(self, layer: int) -> Tensor:
         """Summed gradients at the inputs of a block's ports [row destination pos d_model]: queries, keys, values."""

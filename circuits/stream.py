@@ -246,7 +246,8 @@ class Stream:
         """The stream behind the last block, from the one in front of block ``first``."""
         rows = x.shape[0] // max(1, calls.rows)
         calls = calls.tiled(rows)
-        with self.visited(visitor or Visitor(), first if visitor else len(self.parts)), evaluating(p.module for p in self.parts[first:]):
+        watched = self.visited(visitor or Visitor(), first if visitor else len(self.parts))
+        with watched, evaluating(part.module for part in self.parts[first:]):
             for part, (args, kwargs) in zip(self.parts[first:], calls.blocks[first:], strict=True):
                 if visitor is not None:
                     visitor.block_entered(part, x)

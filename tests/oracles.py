@@ -73,7 +73,9 @@ def _run(module: Transformer, ids: Tensor, edges: set[str], foreign: Tensor | No
     return {**terms, "logits": entering("logits") @ module.unembed.weight.T}
 
 
-def edge_scores(module: Transformer, clean: Tensor, corrupted: Tensor, metric, *, points: Collection[float]) -> Tensor:
+def edge_scores(
+    module: Transformer, clean: Tensor, corrupted: Tensor, metric, *, points: Collection[float]
+) -> Tensor:
     """Every edge's attribution score [example, edge] by its definition, on a graph built by hand, in float64.
 
     Each destination reads a stream of its own; the score of an edge is the source's corrupted minus clean term, times
@@ -87,7 +89,9 @@ def edge_scores(module: Transformer, clean: Tensor, corrupted: Tensor, metric, *
         x = start["input"] + point * (end["input"] - start["input"])
         _, reads, logits = _unfolded(module, x)
         names = list(reads)
-        grads = dict(zip(names, torch.autograd.grad(metric(logits).sum(), [reads[n] for n in names]), strict=True))
+        grads = dict(
+            zip(names, torch.autograd.grad(metric(logits).sum(), [reads[n] for n in names]), strict=True)
+        )
         for i, edge in enumerate(edges):
             source, destination = edge.split("->")
             change = (start[source] - end[source]).detach()

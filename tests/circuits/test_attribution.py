@@ -30,7 +30,8 @@ def toy(*, seed: int = 0, **shape):
 def pairs(module, *, rows: int = 4, columns: int = 6):
     high = module.shape.d_vocab
     return [
-        torch.randint(0, high, (rows, columns), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)
+        torch.randint(0, high, (rows, columns), generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 2)
     ]
 
 
@@ -77,7 +78,9 @@ def test_every_score_is_the_slope_of_the_metric_when_that_edge_is_patched_a_litt
 
 def test_on_a_linear_network_estimates_equal_exact_effects():
     module = toy(d_mlp=0)
-    with torch.no_grad():  # no query, no preference: every head averages, and the network is linear in its input
+    with (
+        torch.no_grad()
+    ):  # no query, no preference: every head averages, and the network is linear in its input
         for block in module.blocks:
             block.attn.q.weight.zero_()
     clean, corrupted = pairs(module)
@@ -104,7 +107,7 @@ def test_node_scores_are_attribution_patching():
 @pytest.mark.parametrize("method", ["eap", "eap-ig", "eap-ig-activations"])
 def test_batches_change_nothing(method):
     circuit = planted("two-hop")
-    model, trials = interp.load(circuit.module), circuit.trials(7)
+    model, trials = interp.load(circuit.module), circuit.task(7)
     whole, parts = (circuits.attribute(model, trials, method=method, batch_size=size) for size in (None, 3))
     np.testing.assert_allclose(whole.scores, parts.scores, atol=1e-5)  # float32
     np.testing.assert_allclose(whole.variance, parts.variance, atol=1e-4)
@@ -114,7 +117,9 @@ def test_batches_change_nothing(method):
 def test_grouped_keys_and_values_get_the_sum_of_their_query_heads():
     model = loaded("llama", "transformers")
     task = (ids(3), ids(3, seed=1), difference)
-    fine, coarse = (circuits.attribute(model, task, method="eap", gqa=gqa) for gqa in ("ungrouped", "grouped"))
+    fine, coarse = (
+        circuits.attribute(model, task, method="eap", gqa=gqa) for gqa in ("ungrouped", "grouped")
+    )
     for port in "kv":
         members = sum(fine.score(f"a0.h1->a1.h{head}<{port}>") for head in (2, 3))
         assert coarse.score(f"a0.h1->a1.kv1<{port}>") == pytest.approx(members, abs=1e-6)
@@ -203,7 +208,8 @@ def test_pairs_that_do_not_line_up_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("family", "message"), [("bert", "post-norm"), ("gemma2", "sandwich-norm"), ("mamba", "mixer"), ("olmo", "anatomy")]
+    ("family", "message"),
+    [("bert", "post-norm"), ("gemma2", "sandwich-norm"), ("mamba", "mixer"), ("olmo", "anatomy")],
 )
 def test_a_stream_that_is_no_plain_sum_is_refused_by_name(family, message):
     with pytest.raises(ModelError, match=message):

@@ -20,7 +20,14 @@ from tests.models import loaded
 
 @pytest.mark.parametrize(
     ("layers", "heads", "edges"),
-    [(12, 12, 32_491), (24, 16, 231_877), (26, 8, 74_218), (6, 6, 2_188), (24, 14, 179_749), (32, 32, 1_592_881)],
+    [
+        (12, 12, 32_491),
+        (24, 16, 231_877),
+        (26, 8, 74_218),
+        (6, 6, 2_188),
+        (24, 14, 179_749),
+        (32, 32, 1_592_881),
+    ],
 )
 def test_edge_counts_are_the_published_ones(layers, heads, edges):
     assert Layout.plain(layers, heads).n_edges == edges
@@ -105,7 +112,9 @@ def test_the_eap_format_goes_both_ways(tmp_path):
 
 def test_neuronpedia_nodes_are_unique_and_no_link_dangles(tmp_path):
     graph = scored()
-    record = json.loads(graph.to_neuronpedia(tmp_path / "n.json", prompt="a b", tokens=("a", "b")).read_text())
+    record = json.loads(
+        graph.to_neuronpedia(tmp_path / "n.json", prompt="a b", tokens=("a", "b")).read_text()
+    )
     ids = [node["node_id"] for node in record["nodes"]]
     assert len(set(ids)) == len(ids)
     assert {end for link in record["links"] for end in (link["source"], link["target"])} <= set(ids)
@@ -119,7 +128,9 @@ def test_tables_and_drawings_hold_the_chosen_edges(tmp_path):
     space = "{http://graphml.graphdrawing.org/xmlns}"
     assert len(tree.findall(f".//{space}edge")) == graph.chosen.sum()
     nodes = {node.get("id") for node in tree.findall(f".//{space}node")}
-    assert {edge.get(end) for edge in tree.findall(f".//{space}edge") for end in ("source", "target")} == nodes
+    assert {
+        edge.get(end) for edge in tree.findall(f".//{space}edge") for end in ("source", "target")
+    } == nodes
     assert write_dot(graph, tmp_path / "g.dot").read_text().count("->") == graph.chosen.sum()
     lines = write_csv(graph, tmp_path / "g.csv").read_text().splitlines()
     assert len(lines) == graph.n_edges + 1
@@ -137,7 +148,12 @@ def test_pruning_leaves_only_edges_on_paths_from_input_to_logits():
 def test_greedy_growth_takes_a_strong_edge_only_once_it_leads_somewhere():
     layout = Layout.plain(2, 2)
     scores = np.zeros(layout.n_edges)
-    for name, score in [("input->a0.h0<v>", 5.0), ("a0.h0->logits", 1.0), ("m1->logits", 2.0), ("a0.h1->m1", 0.5)]:
+    for name, score in [
+        ("input->a0.h0<v>", 5.0),
+        ("a0.h0->logits", 1.0),
+        ("m1->logits", 2.0),
+        ("a0.h1->m1", 0.5),
+    ]:
         scores[layout.edge(name)] = score
     graph = circuits.Graph(layout=layout, scores=scores)
     assert graph.greedy(2).circuit() == ["a0.h0->logits", "m1->logits"]
