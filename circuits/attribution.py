@@ -244,8 +244,8 @@ def _batch_size(stream: Stream, task: Any, batch_size: int | None, budget: float
     if fits < min(n, batch_size or 1):
         raise InputError(
             f"{batch_size or 1} example{'s' if (batch_size or 1) > 1 else ''} of {first.clean.ids.shape[1]} tokens "
-            f"would take about {need * (batch_size or 1) / 1e9:.2g} GB; budget is {budget / 1e9:.2g} GB (raise budget=, "
-            "or shorten the prompts)"
+            f"would take about {need * (batch_size or 1) / 1e9:.2g} GB; budget is {budget / 1e9:.2g} GB (raise "
+            "budget=, or shorten the prompts)"
         )
     wanted = min(n, batch_size or fits)
     return wanted if wanted < n else None

@@ -95,7 +95,7 @@ def _question(
                 "planted circuits have prompts of their own: interp circuit find planted --model planted:two-hop"
             )
         circuit = planted(model.removeprefix("planted:"))
-        return load(circuit.module, device=device), circuit.task(n, seed=seed)
+        return load(model, device=device), circuit.task(n, seed=seed)
     loaded = load(model, device=device)
     if Path(task).suffix:
         return loaded, tasks.read(task, model=loaded)
