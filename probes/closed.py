@@ -113,6 +113,8 @@ class Path:
     n: int
     values: np.ndarray
     vectors: np.ndarray
+    eps: float = float(np.finfo(np.float64).eps)
+    """Rounding of the scatter."""
 
     def ridge(self, cross: np.ndarray, alpha: float) -> np.ndarray:
         """(S + alpha)^-1 cross [d, target]."""
@@ -142,9 +144,10 @@ class Path:
         return np.linalg.solve(inner.T, solved.T).T / np.sqrt(counts)
 
     def alphas(self) -> np.ndarray:
-        """A grid of strengths about the mean eigenvalue, 4 a decade."""
+        """A grid of strengths about the mean eigenvalue, 4 a decade, from above the rounding of the products."""
         centre = max(self.values.sum() / len(self.values), np.finfo(float).tiny)
-        return centre * np.logspace(-6, 3, 37)
+        grid = np.logspace(-6, 3, 37)
+        return centre * grid[grid > 10 * len(self.values) * self.eps]
 
     def _gain(self, alpha: float) -> np.ndarray:
         floor = len(self.values) * np.finfo(float).eps * max(self.values[-1], 0)
@@ -155,4 +158,4 @@ class Path:
 def path(scatter: Scatter) -> Path:
     """The eigendecomposition; about 10 d^3 operations."""
     values, vectors = eigh(scatter.total)
-    return Path(scatter.n, values, vectors)
+    return Path(scatter.n, values, vectors, scatter.eps)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from interp.plots import Series, heatmap, lines
 
-__all__ = ["curve_chart", "sweep_chart", "transfer_chart"]
+__all__ = ["curve_chart", "dose_chart", "sweep_chart", "transfer_chart"]
 
 
 def sweep_chart(
@@ -63,3 +63,17 @@ def curve_chart(
     series = [Series(name=site, y=row) for site, row in zip(sites, accuracy, strict=True)]
     figure = lines(list(sizes), series, title=title, x_title="training rows", y_title="held-out accuracy")
     return figure.update_xaxes(type="log")
+
+
+def dose_chart(
+    doses: Sequence[float], effect: np.ndarray, controls: np.ndarray, *, title: str = ""
+) -> go.Figure:
+    """Effect over dose, with the 2.5% to 97.5% band of random directions [control, dose]."""
+    low, middle, high = np.quantile(controls, [0.025, 0.5, 0.975], axis=0)
+    series = [
+        Series(name="probe's direction", y=effect),
+        Series(name="random directions", y=middle, low=low, high=high, baseline=True),
+    ]
+    return lines(
+        list(doses), series, title=title, x_title="dose (mean residual norms)", y_title="change of the metric"
+    )
