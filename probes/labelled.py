@@ -85,7 +85,7 @@ def read_labels(model: Any, path: str | Path) -> Labelled:
     _refuse(path, wrong)
     if len(classes) < 2:
         raise InputError(
-            f"{path} gives every row the label {classes[0]!r}; a probe needs at least two classes"
+            f"{path} gives every row the label {', '.join(map(repr, classes))}; a probe needs at least two classes"
         )
     return Labelled(tokens=tokens, labels=labels, classes=classes)
 
