@@ -75,11 +75,13 @@ class GramSide:
     row_sums: Float64[Tensor, "sample subset"]
     ones: Float64[Tensor, "subset"]
     kept: Float[Tensor, "sample subset"]
+    within: tuple[tuple[Tensor, Tensor], ...]
+    """The rows of each block, and the Gram among them."""
 
 
 def gram_sides(grams: Sequence[Tensor], blocks: Sequence[Tensor], *, unbiased: bool) -> list[GramSide]:
     """Sides from Grams [sample, sample]; their diagonals are cleared, in place, in the debiased form."""
-    kept = torch.ones(len(grams[0]), len(blocks) + 1, dtype=torch.float64, device=grams[0].device)
+    kept = torch.ones(len(grams[0]), len(blocks) + 1, dtype=grams[0].dtype, device=grams[0].device)
     for j, block in enumerate(blocks):
         kept[block, j + 1] = 0
     out = []
@@ -87,7 +89,8 @@ def gram_sides(grams: Sequence[Tensor], blocks: Sequence[Tensor], *, unbiased: b
         if unbiased:
             gram.fill_diagonal_(0)
         row_sums = (gram @ kept).double()
-        out.append(GramSide(gram, row_sums, (kept * row_sums).sum(0), kept))
+        within = tuple((block, gram[block][:, block].flatten()) for block in blocks)
+        out.append(GramSide(gram, row_sums, (kept * row_sums).sum(0), kept, within))
     return out
 
 
@@ -96,11 +99,14 @@ def hsic(
 ) -> Float64[Tensor, "subset"]:
     """HSIC on all rows, then with each block left out."""
     if isinstance(x, GramSide) and isinstance(y, GramSide):
-        product = x.gram * y.gram
-        if x.kept.shape[1] == 1:
-            trace = product.sum(dtype=torch.float64)[None]
-        else:
-            trace = (x.kept * (product @ x.kept)).sum(0, dtype=torch.float64)
+        # one dot product a row: no n x n product is made; a block left out takes its rows and columns along
+        rows = torch.bmm(x.gram[:, None, :], y.gram[:, :, None]).flatten().double()
+        total = rows.sum()
+        left = [
+            total - 2 * rows[block].sum() + (own @ other).double()
+            for (block, own), (_, other) in zip(x.within, y.within, strict=True)
+        ]
+        trace = torch.stack([total, *left])
         mixed = (x.kept * x.row_sums * y.row_sums).sum(0)
         return combine(trace, mixed, x.ones * y.ones, x.kept.sum(0, dtype=torch.float64), unbiased=unbiased)
     assert isinstance(x, FeatureSide) and isinstance(y, FeatureSide)  # noqa: PT018  (both or neither)

@@ -94,7 +94,7 @@ def _units(given: Sequence[tuple[str, Rows]], dtype: torch.dtype) -> tuple[list[
 
 def _in_gram_space(n: int, widths: Sequence[int], dtype: torch.dtype) -> bool:
     """Whether n x n Grams cost less than d x d products: with many sites each Gram serves many pairs."""
-    reach = (5 if len(widths) > 7 else 2 if len(widths) > 3 else 1) * max(widths)
+    reach = (6 if len(widths) > 7 else 2 if len(widths) > 3 else 1) * max(widths)
     return n <= reach and dtype.itemsize * len(widths) * n * n <= _GRAM_BYTES
 
 
