@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +26,8 @@ from interp.errors import InterpError
 
 GROUP = "interp.commands"
 PACKAGES = ("interp", "probes", "sae", "circuits")
+MARKER = re.compile(r"^__distribution__\s*=\s*\(?\s*[\"']interp-toolkit[\"']", re.MULTILINE)
+"""What the head of each of our packages says, by which it is told from another of the same name."""
 LENIENT = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
 logger = logging.getLogger("interp")
@@ -109,10 +114,29 @@ def build() -> typer.Typer:
 
 def load(entry: EntryPoint) -> typer.Typer:
     """The subcommands of one plugin, compiled once, so that a bad signature fails here and not in the shared app."""
+    require_ours(entry.module.partition(".")[0])
     plugin = typer.Typer(rich_markup_mode=None)
     entry.load()(plugin)
     typer.main.get_group(plugin)
     return plugin
+
+
+def require_ours(package: str) -> None:
+    """Refuse to run a package of another distribution that took the name of one of ours.
+
+    Raises
+    ------
+    InterpError
+        The package of that name is not this toolkit's.
+    """
+    if package not in PACKAGES or package == "interp":
+        return
+    found = find_spec(package)
+    origin = None if found is None else found.origin
+    if origin is None or not MARKER.search(Path(origin).read_text("utf-8", errors="replace")):
+        raise InterpError(
+            f"the package {package!r} ({origin or 'no file'}) is not ours; `interp doctor` says more"
+        )
 
 
 def _say_version(wanted: bool) -> bool:

@@ -14,7 +14,6 @@ import importlib.metadata as metadata
 import importlib.util
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli import GROUP, PACKAGES, load
+from interp.cli import GROUP, MARKER, PACKAGES, load
 
 DISTRIBUTION = "interp-toolkit"
-MARKER = re.compile(rf"""^__distribution__\s*=\s*\(?\s*["']{DISTRIBUTION}["']""", re.MULTILINE)
 REINSTALL = f"then reinstall {DISTRIBUTION} (pip install --force-reinstall --no-deps)"
 
 
