@@ -200,7 +200,9 @@ def leace(x: Any, z: Any = None, *, rtol: float | None = None, orthogonal: bool 
     joint = joint_of(x, z)
     share = rtol if rtol is not None else (1e-4 if joint.eps > 1e-10 else 1e-9)
     values, vectors = np.linalg.eigh(joint.xx)
-    kept = values > max(share * 1e-3, len(values) * joint.eps) * values[-1]
+    # float32 products are summed in float64, so their rounding does not grow with d
+    floor = 10 * joint.eps if joint.eps > 1e-10 else max(share * 1e-3, len(values) * joint.eps)
+    kept = values > floor * values[-1]
     root, basis = np.sqrt(values[kept]), vectors[:, kept]
     white = _whitened(joint.zz, share)
     turned = (basis.T @ joint.xz @ white) / root[:, None]
