@@ -7,11 +7,12 @@ sequence as they stream by. Nothing else is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.activations import Activations
@@ -21,59 +22,82 @@ from interp.metrics.declared import outcome
 from interp.metrics.entropies import von_neumann_entropy
 from interp.metrics.geometry import mean_cosine
 from interp.metrics.similarity import cka_matrix
-from interp.metrics.spectral import entropy_rank, participation_ratio, power_law, spectrum_of, stable
+from interp.metrics.spectral import (
+    Spectrum,
+    entropy_rank,
+    participation_ratio,
+    power_law,
+    spectrum_of,
+    stable,
+)
 from interp.models.inputs import as_tokens
 from interp.moments.accumulator import Moments, SiteMoments
 from interp.results import Result
 
 __all__ = ["QUANTITIES", "layer_profile", "layer_similarity", "training_profile"]
 
-_MOMENTS: Mapping[str, Callable[[SiteMoments], Result]] = {
-    "effective rank": lambda m: entropy_rank(spectrum_of(m, center=True), on="eigen"),
-    "RankMe": lambda m: entropy_rank(spectrum_of(m, center=False), on="singular"),
-    "participation ratio": lambda m: participation_ratio(m, unbiased=True),
-    "stable rank": lambda m: stable(spectrum_of(m, center=True)),
-    "alpha-ReQ": lambda m: power_law(spectrum_of(m, center=True)),
-    "von Neumann entropy": von_neumann_entropy,
-    "mean cosine": mean_cosine,
+
+class _Site:
+    """One site's moments and its spectra, each made once for all quantities."""
+
+    def __init__(self, moments: SiteMoments) -> None:
+        self.moments = moments
+        self._held: dict[bool, Spectrum] = {}
+
+    def spectrum(self, *, center: bool) -> Spectrum:
+        if center not in self._held:
+            self._held[center] = spectrum_of(self.moments, center=center)
+        return self._held[center]
+
+
+_MOMENTS: Mapping[str, Callable[[_Site], Result]] = {
+    "effective rank": lambda s: entropy_rank(s.spectrum(center=True), on="eigen"),
+    "RankMe": lambda s: entropy_rank(s.spectrum(center=False), on="singular"),
+    "participation ratio": lambda s: participation_ratio(s.moments, unbiased=True),
+    "stable rank": lambda s: stable(s.spectrum(center=True)),
+    "alpha-ReQ": lambda s: power_law(s.spectrum(center=True)),
+    "von Neumann entropy": lambda s: von_neumann_entropy(s.moments),
+    "mean cosine": lambda s: mean_cosine(s.moments),
 }
 _SEQUENCES = ("curvature", "token homogeneity", "prompt entropy")
 QUANTITIES = (*_MOMENTS, *_SEQUENCES)
 """What a profile can hold."""
 
 
-def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float64[Tensor, "batch pos d"]]:
+def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float[Tensor, "batch pos d"]]:
     """The real tokens of each sequence, sequences of one length together."""
     if mask is None or bool(mask.all()):
-        return [acts.double()]
+        return [acts if acts.dtype == torch.float64 else acts.float()]
     mask = mask.to(acts.device)
     lengths = mask.sum(1)
+    wide = acts if acts.dtype == torch.float64 else acts.float()
     return [
-        acts[lengths == n][mask[lengths == n]].unflatten(0, (-1, int(n))).double()
-        for n in lengths.unique()
-        if n > 0
+        wide[lengths == n][mask[lengths == n]].unflatten(0, (-1, int(n))) for n in lengths.unique() if n > 0
     ]
 
 
-def _sequence_values(paths: Float64[Tensor, "batch pos d"], names: Sequence[str]) -> dict[str, list[float]]:
+def _sequence_values(paths: Float[Tensor, "batch pos d"], names: Sequence[str]) -> dict[str, list[float]]:
     """Curvature (degrees), token homogeneity and prompt entropy (nats) of each sequence, as ``geometry.py`` has them.
 
-    A sequence too short for a quantity, or with a vector of length 0 where a direction is needed, has none.
+    Products are of the activations' float type, sums and eigenvalues float64. A sequence too short for a quantity, or
+    with a vector of length 0 where a direction is needed, has none.
     """
     n, out = paths.shape[1], {name: torch.full((len(paths),), torch.nan) for name in names}
     z = paths / paths.norm(dim=2, keepdim=True)  # nan where a token has length 0
     if n > 1 and "token homogeneity" in out:
-        out["token homogeneity"] = (z.sum(1).square().sum(1) - n) / (n * (n - 1))
+        out["token homogeneity"] = (z.sum(1).double().square().sum(1) - n) / (n * (n - 1))
     if n > 1 and "prompt entropy" in out:
-        whole = bool(torch.isfinite(z).all())
-        side = (z @ z.mT if n <= z.shape[2] else z.mT @ z) / n
-        eig = torch.linalg.eigvalsh(side if whole else side.nan_to_num()).clamp_min(0)
-        out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * z.sum((1, 2))
+        side = (z @ z.mT if n <= z.shape[2] else z.mT @ z).double() / n
+        eig = torch.linalg.eigvalsh(side.nan_to_num()).clamp_min(0)
+        out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * side.sum((1, 2))
     if n > 2 and "curvature" in out:
         step = paths.diff(dim=1)
         u = step / step.norm(dim=2, keepdim=True)
-        angle = 2 * torch.atan2((u[:, 1:] - u[:, :-1]).norm(dim=2), (u[:, 1:] + u[:, :-1]).norm(dim=2))
-        out["curvature"] = angle.rad2deg().mean(1)
+        # the angle from both half chords: a cosine alone loses its digits near 0 and 180 degrees
+        chords = [
+            (u[:, 1:] + sign * u[:, :-1]).square().sum(2, dtype=torch.float64).sqrt() for sign in (-1, 1)
+        ]
+        out["curvature"] = 2 * torch.atan2(*chords).rad2deg().mean(1)
     return {name: [v for v in values.tolist() if np.isfinite(v)] for name, values in out.items()}
 
 
@@ -165,12 +189,12 @@ def _profile(
                     each[name][str(site)] += values
     assert moments is not None  # Tokens are never empty
     ticks = (tuple(str(site) for site in found),)
-    out = {}
+    out, held = {}, [_Site(moments[site]) for site in moments.sites]
     for name in quantities:
         if name in ordered:
             out[name] = _over_sequences(name, each[name], max(moments.config.widths), ticks)
         else:
-            out[name] = _along([_MOMENTS[name](moments[site]) for site in moments.sites], ticks)
+            out[name] = _along([_MOMENTS[name](site) for site in held], ticks)
     return out
 
 
@@ -265,7 +289,8 @@ def training_profile(
     Parameters
     ----------
     checkpoints
-        Step -> a model, or a function of no argument that makes one (then one is in memory at a time).
+        Step -> a model, a folder or name for ``interp.load``, or a function of no argument that makes one (then one
+        model is in memory at a time).
     **options
         Passed to :func:`layer_profile`.
 
@@ -273,11 +298,14 @@ def training_profile(
     ----------
     Li et al. 2025 (Tracing the representation geometry of language models): phases of RankMe and alpha-ReQ.
     """
+    import interp
+
     if not checkpoints:
         raise InputError("there are no checkpoints")
     steps, profiles = [], []
     for step, held in checkpoints.items():
-        network = held if hasattr(held, "capture") else held()
+        made = interp.load(held) if isinstance(held, str | Path) else held
+        network = made if hasattr(made, "capture") else made()
         profiles.append(layer_profile(network, tokens, sites, **options))
         steps.append(str(step))
     out = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -386,7 +387,8 @@ def _left_out_spectra(
     return out
 
 
-def _isotropic(n: int, d: int, *, center: bool) -> Float64[Tensor, "eigen"]:
+@lru_cache(maxsize=32)
+def _isotropic(n: int, d: int, *, center: bool) -> Float64[Tensor, "_"]:
     """The spectrum of one draw of isotropic Gaussian rows of the same n and d (ranks fluctuate by ~1/d; seed fixed).
 
     Bartlett's decomposition of a Wishart matrix: the cost does not grow with n.
@@ -395,4 +397,4 @@ def _isotropic(n: int, d: int, *, center: bool) -> Float64[Tensor, "eigen"]:
     generator = np.random.default_rng(0)
     root = np.tril(generator.standard_normal((small, small)), -1)
     np.fill_diagonal(root, np.sqrt(generator.chisquare(large - np.arange(small))))
-    return torch.linalg.svdvals(torch.from_numpy(root)).square()
+    return torch.from_numpy(np.linalg.eigvalsh(root @ root.T)).clamp_min(0)

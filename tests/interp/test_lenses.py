@@ -224,3 +224,16 @@ def test_lenses_run_on_the_shared_story_model(shared: Path) -> None:
     value = np.asarray(lens.value)
     assert value[-1] < 1e-6 < value[0]
     assert lens.agreement[-2] > lens.agreement[0]
+
+
+def test_the_embedded_language_model_says_its_next_but_one_token_beforehand() -> None:
+    model = interp.load("mini")
+    tokens = interp.toys.embedded("mini").sample(64 * 96, seed=3).tokens
+    lens = logit_lens(model, tokens)
+    assert (np.diff(np.asarray(lens.value)) < 0).all()  # layer by layer closer to what it says
+    assert (np.diff(lens.agreement) > 0).all()
+    future = future_lens(model, tokens, ahead=1)
+    value, chance, error = (np.asarray(a) for a in (future.value, future.chance, future.stderr))
+    assert (value > chance + 5 * error).all()
+    assert value[2:].max() > 0.2 > 2 * chance.max()
+    assert value[2] > value[0]  # more than the token itself tells

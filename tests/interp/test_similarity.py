@@ -342,6 +342,22 @@ def test_every_metric_names_mismatched_and_nan_rows(metric) -> None:
         metric(broken, gaussian(12, 3, 0))
 
 
+def test_float32_grams_give_values_and_errors_of_float64_features() -> None:
+    wide = {
+        str(i): gaussian(70, 40, 0) @ gaussian(40, 40, i + 1) + gaussian(70, 40, 20 + i) for i in range(5)
+    }
+    narrow = {name: x.float() for name, x in wide.items()}  # n > d: Grams of the products' type
+    for unbiased in (True, False):
+        together = cka_matrix(narrow, unbiased=unbiased)
+        assert "float32" in together.convention
+        for i, a in enumerate(wide):
+            for j, b in enumerate(wide):
+                pair = cka(wide[a], wide[b], unbiased=unbiased)  # feature space
+                assert np.asarray(together.value)[i, j] == pytest.approx(pair.value, abs=1e-5)
+                if i != j:
+                    assert np.asarray(together.stderr)[i, j] == pytest.approx(pair.stderr, rel=1e-3)
+
+
 @pytest.mark.parametrize("metric", [cca, svcca, pwcca, procrustes, angular_distance, rsa, cka_rbf])
 def test_a_constant_representation_gives_a_reason(metric) -> None:
     result = metric(torch.ones(40, 3), gaussian(40, 3, 0))
