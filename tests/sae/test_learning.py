@@ -1,0 +1,157 @@
+"""One learner's parts: optimisers by their formulas, clipping, resampling, the median, coders side by side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sae
+from sae.learner import Learner, Scales
+from sae.middle import geometric_median
+from sae.optimisers import Optimiser
+from tests.sae.test_training import planted
+
+CONFIG = sae.TrainConfig(d_sae=32, k=3, steps=30, batch_size=64, log_every=10)
+
+
+def learner_of(config: sae.TrainConfig, d: int = 24) -> Learner:
+    ones, zeros = torch.ones(d), torch.zeros(d)
+    return Learner.start(Scales(center_in=zeros, center_out=zeros, read=ones, written=ones), config)
+
+
+def test_signum_steps_by_the_sign_of_the_running_mean_of_gradients() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    optimiser = Optimiser("signum", [("w", weight)], (0.9, 0.999))
+    mean, expected = np.zeros(3), np.zeros(3)
+    for grad in ([1.0, -2.0, 0.5], [-20.0, 1.0, 0.5], [1.0, 1.0, -9.0]):
+        weight.grad = torch.tensor(grad)
+        optimiser.step(0.1)
+        mean = 0.9 * mean + 0.1 * np.array(grad)
+        expected = expected - 0.1 * np.sign(mean)
+    np.testing.assert_allclose(weight.detach().numpy(), expected, atol=1e-7)
+
+
+def test_schedule_free_is_the_published_recursion() -> None:
+    """Defazio et al. 2024: y between z and x, Adam's size at y, x the mean of z weighted by squared rates."""
+    start, rates = [0.3, -1.0], [0.01, 0.02, 0.02, 0.02]
+    weight = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimiser = Optimiser("schedule-free", [("w", weight)], (0.9, 0.999))
+    z, x, y = (np.array(start) for _ in range(3))
+    square, total = np.zeros(2), 0.0
+    for step, rate in enumerate(rates, 1):
+        grad = 2 * y + 0.1  # of |w|^2 + 0.1 sum w at y
+        weight.grad = 2 * weight.detach() + 0.1
+        optimiser.step(rate)
+        square = 0.999 * square + 0.001 * grad**2
+        z = z - rate * grad / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        total += rate**2
+        x = x + rate**2 / total * (z - x)
+        y = 0.1 * z + 0.9 * x
+        np.testing.assert_allclose(weight.detach().numpy(), y, atol=1e-12)
+    np.testing.assert_allclose(optimiser.averaged()["w"].numpy(), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adam", "signum", "schedule-free"])
+def test_an_optimiser_restored_from_its_tensors_goes_on_as_before(name: str) -> None:
+    def steps(optimiser: Optimiser, weight: nn.Parameter, seeds: range) -> None:
+        for seed in seeds:
+            weight.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+            optimiser.step(0.01)
+
+    first = nn.Parameter(torch.ones(4, 3))
+    one = Optimiser(name, [("w", first)], (0.9, 0.99))
+    steps(one, first, range(3))
+    second = nn.Parameter(first.detach().clone())
+    two = Optimiser(name, [("w", second)], (0.9, 0.99))
+    two.restore({key: value.clone() for key, value in one.tensors().items()})
+    steps(one, first, range(3, 6))
+    steps(two, second, range(3, 6))
+    assert torch.equal(first, second)
+
+
+def test_the_geometric_median_has_the_least_summed_distance() -> None:
+    rows = torch.randn(41, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[:5] += 50  # outliers drag the mean, not the median
+    found = geometric_median(rows)
+
+    def cost(point: torch.Tensor) -> float:
+        return float((rows - point).norm(dim=1).sum())
+
+    best = cost(found)
+    for seed in range(50):
+        step = torch.randn(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert cost(found + 1e-3 * step / step.norm()) > best - 1e-9
+    # the gradient of the cost is the sum of unit vectors towards the rows: zero at the minimum
+    pull = ((rows - found) / (rows - found).norm(dim=1, keepdim=True)).sum(0)
+    assert float(pull.norm()) < 1e-4
+    line = torch.tensor([[0.0], [1.0], [7.0]], dtype=torch.float64)
+    assert float(geometric_median(line)) == pytest.approx(1.0, abs=1e-3)  # the median of numbers
+
+
+def test_a_run_centred_at_the_median_gives_a_coder_in_the_coordinates_of_the_data() -> None:
+    x, _ = planted(2000)
+    run = sae.train(x, replace(CONFIG, center="median", steps=200, lr=4e-3))
+    assert float((run.coder.b_dec.detach() - 5).abs().max()) < 1.0  # the rows lie around 5
+
+
+def test_clipping_bounds_the_whole_gradient_and_no_more() -> None:
+    x, _ = planted(64)
+    x = x - x.mean(0)
+    norms = {}
+    for clip in (0.0, 1e-3, 1e9):
+        learner = learner_of(replace(CONFIG, clip=clip))
+        learner.advance(x, x, 1e-3)
+        grads = [p.grad for p in learner.coder.parameters() if p.grad is not None]
+        norms[clip] = math.sqrt(sum(float(g.double().square().sum()) for g in grads))
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1e9] == pytest.approx(norms[0.0], rel=1e-6)
+    assert norms[0.0] > 1e-2
+
+
+def test_resampling_starts_the_dead_anew_and_leaves_the_living() -> None:
+    x, _ = planted(256)
+    x = x - x.mean(0)
+    config = replace(CONFIG, batch_size=256, resample_every=100, auxk=0.0, dead_after=256)
+    learner = learner_of(config)
+    for _ in range(2):
+        learner.advance(x, x, 1e-3)
+    dead = torch.tensor([2, 7])
+    learner.last_fired[:] = learner.step * config.batch_size
+    learner.last_fired[dead] = 0
+    assert learner.dead.tolist() == [2, 7]
+    before = {name: value.clone() for name, value in learner.coder.state_dict().items()}
+    error = (x - learner.coder(x)).square().sum(1)
+    learner._resample(x, x, error)
+    after = learner.coder.state_dict()
+    living = torch.tensor([i for i in range(config.d_sae) if i not in (2, 7)])
+    assert torch.equal(after["W_dec"][living], before["W_dec"][living])
+    assert torch.equal(after["W_enc"][:, living], before["W_enc"][:, living])
+    torch.testing.assert_close(after["W_dec"][dead].norm(dim=1), torch.ones(2))
+    # each points along a row of the batch
+    shifted = x - learner.coder.b_dec
+    cosines = (after["W_dec"][dead] @ shifted.T) / shifted.norm(dim=1)
+    torch.testing.assert_close(cosines.max(1).values, torch.ones(2))
+    for key, value in learner.optimiser.tensors().items():
+        if key.startswith("W_dec/exp_avg"):
+            assert float(value[dead].abs().max()) == 0.0
+            assert float(value[living].abs().max()) > 0.0
+    assert len(learner.dead) == 0
+
+
+def test_coders_in_one_pass_are_those_trained_alone() -> None:
+    x, _ = planted(1000)
+    configs = [
+        replace(CONFIG, d_sae=16, k=2),
+        replace(CONFIG, kind="batchtopk"),
+        replace(CONFIG, optimizer="signum", lr=1e-3),
+    ]
+    together = sae.train(x, configs)
+    for run, config in zip(together, configs, strict=True):
+        alone = sae.train(x, config).coder.state_dict()
+        for name, value in run.coder.state_dict().items():
+            assert torch.equal(alone[name], value), (config.kind, name)
