@@ -7,7 +7,7 @@ estimate. Read next: ``slopes.py``, where the gradients come from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,6 @@ from circuits.tally import Tally
 from interp.errors import InputError, nearest
 
 __all__ = ["METHODS", "attribute"]
-
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"]
 
 _SAID = {
     "eap": "gradient at the clean run",

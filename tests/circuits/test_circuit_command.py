@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 import circuits
 from interp.cli import main
 from interp.toys import planted
@@ -23,13 +25,17 @@ def test_a_planted_circuit_is_found_and_written(tmp_path, capsys) -> None:
         "40",
         "--json",
     ]
-    assert main([*words, "--method", "exact", "--least", "0.95"]) == 0
+    assert main([*words, "--least", "0.95"]) == 0
     record = json.loads(capsys.readouterr().out)
     truth = {str(edge) for edge in planted("two-hop").graph.edges}
     assert set(record["circuit"]) <= truth  # nothing but true edges is needed
     assert max(record["faithfulness"]["value"]) > 0.95
     graph = circuits.Graph.load(out / "graph.safetensors")
     assert graph.n_edges == record["n_edges"]
+    assert graph.circuit() == record["circuit"]
+    assert np.isfinite(graph.exact).sum() == 50  # the largest were measured too
+    kept = circuits.Faithfulness.load(out / "faithfulness.safetensors")
+    assert kept.cpr == record["faithfulness"]["cpr"]
     assert (out / "edges.csv").stat().st_size > 0
 
 
