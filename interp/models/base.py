@@ -140,9 +140,14 @@ class Model(ABC):
         """The type of the first floating-point parameter."""
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
+    @property
+    def state_version(self) -> int:
+        """Another number after every write in place to a weight or buffer: what was found out before may be stale."""
+        return sum(tensor._version for tensor in self.module.state_dict().values())
+
     def fingerprint(self) -> str:
         """sha256 over the names, shapes, types and bytes of all weights (computed once)."""
-        state = sum(tensor._version for tensor in self.module.state_dict().values())
+        state = self.state_version
         if self._fingerprint is None or state != self._fingerprinted:  # the weights may have been written to
             self._fingerprinted = state
             digest = hashlib.sha256()

@@ -214,3 +214,19 @@ def test_pairs_that_do_not_line_up_are_refused():
 def test_a_stream_that_is_no_plain_sum_is_refused_by_name(family, message):
     with pytest.raises(ModelError, match=message):
         circuits.attribute(loaded(family, "transformers"), (ids(2), ids(2), difference))
+
+
+def test_a_model_is_proved_once_and_again_when_its_weights_change(monkeypatch):
+    from circuits.stream import Stream
+
+    proofs = []
+    prove = Stream._prove
+    monkeypatch.setattr(Stream, "_prove", lambda self: (proofs.append(self.layout.gqa), prove(self)))
+    model = interp.load(toy())
+    Stream(model)
+    Stream(model)
+    assert len(proofs) == 1
+    with torch.no_grad():
+        next(model.module.parameters()).mul_(1.5)
+    Stream(model)
+    assert len(proofs) == 2
