@@ -12,9 +12,10 @@ from torch import Tensor
 
 from interp.edits import edit
 from interp.errors import InputError
+from interp.intervals import wilson_interval
 from interp.results import Result
 from interp.sites import Site
-from probes.controls import split_by_group, wilson_interval
+from probes.controls import split_by_group
 from probes.erasing import Eraser, Joint, joint_of, matrix
 
 __all__ = ["Amnesia", "ErasureAudit", "amnesic", "audit_erasure", "forgetting"]

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.errors import InputError
+from interp.intervals import wilson_interval
 
-__all__ = ["control_labels", "group_interval", "split_by_group", "wilson_interval"]
+__all__ = ["control_labels", "group_interval", "split_by_group"]
 
 
 def control_labels(
@@ -87,17 +88,3 @@ def group_interval(
             ends[i] = wilson_interval(n_groups if right else 0, n_groups, level=level)
             stderr[i] = (ends[i, 1] - ends[i, 0]) / 2 / NormalDist().inv_cdf(1 - tail)
     return stderr, ends
-
-
-def wilson_interval(right: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, ``right`` of ``n``: it keeps a width at 0 and at 1.
-
-    References
-    ----------
-    Wilson 1927, Probable inference, the law of succession, and statistical inference; Brown, Cai & DasGupta 2001, (4).
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = right / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

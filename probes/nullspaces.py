@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone
 
 from interp.errors import InputError
-from probes.controls import wilson_interval
+from interp.intervals import wilson_interval
 from probes.erasing import Eraser, finished, joint_of, matrix, targets
 
 __all__ = ["inlp", "rlace"]

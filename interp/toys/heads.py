@@ -6,6 +6,7 @@ task scores with one head's output put to its mean. They describe; a circuit is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.edits import ablate
-from interp.tokens import Tokens
-from interp.toys.exam import EXAM_SEED, answer_rows, repeats, scores
-from interp.toys.language.corpus import BOS, PAD
-from interp.toys.language.lexicon import encode
-from interp.toys.language.prompts import TASKS, prompt_pairs
+from interp.toys.exam import EXAM_SEED, answer_rows, next_probabilities, repeats, scores
+from interp.toys.language.prompts import TASKS, PromptPair, prompt_pairs
 from interp.toys.repeats import head_scores
 
 __all__ = ["ablation_table", "attention_scores", "head_facts"]
@@ -50,9 +48,9 @@ def attention_scores(
 
 def _name_attention(model: Any, n: int, seed: int) -> dict[str, Tensor]:
     pairs = prompt_pairs("ioi", n=n, seed=seed)
-    ids, last = answer_rows(pairs)
+    prompts = answer_rows(pairs)
     sites = [PATTERN.format(layer) for layer in range(model.n_layers)]
-    acts = model.capture(ids, sites, batch_size=64)
+    acts = model.capture(prompts.ids, sites, batch_size=64)
     pattern = torch.stack([acts[site].double() for site in sites])
     rows = torch.arange(len(pairs))
     out = {}
@@ -61,7 +59,7 @@ def _name_attention(model: Any, n: int, seed: int) -> dict[str, Tensor]:
             1 + [i for i, word in enumerate(pair.clean) if word == pair.facts[fact]][occurrence]
             for pair in pairs
         ]
-        out[kind] = pattern[:, rows, :, last, torch.tensor(where)].mean(0)
+        out[kind] = pattern[:, rows, :, prompts.lengths - 1, torch.tensor(where)].mean(0)
     return out
 
 
@@ -80,17 +78,20 @@ def ablation_table(model: Any, *, n: int = 200, seed: int = EXAM_SEED) -> dict[s
     table = {}
     for task in TASKS:
         pairs = prompt_pairs(task, n=n, seed=seed)
-        tokens = Tokens.of([[BOS, *encode(pair.clean)] for pair in pairs], pad=PAD)
-        reference = model.capture(tokens, "blocks.*.attn.hook_z", batch_size=64)
+        reference = model.capture(answer_rows(pairs), "blocks.*.attn.hook_z", batch_size=64)
         without = []
         for layer in range(model.n_layers):
             row = []
             for head in range(model.n_heads):
                 edit = ablate(HEADS.format(layer), head=head, how="mean", reference=reference)
-                row.append(float(scores(_under(model, edit), task, pairs).mean()))
+                row.append(_score(_under(model, edit), task, pairs))
             without.append(row)
-        table[task] = {"score": float(scores(model.logits, task, pairs).mean()), "without": without, "n": n}
+        table[task] = {"score": _score(model.logits, task, pairs), "without": without, "n": n}
     return table
+
+
+def _score(module: Any, task: str, pairs: Sequence[PromptPair]) -> float:
+    return float(scores(next_probabilities(module, pairs), task, pairs).mean())
 
 
 def _under(model: Any, edit: Any) -> Any:

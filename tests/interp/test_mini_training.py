@@ -16,7 +16,7 @@ import torch
 import interp
 from interp.errors import InputError, StoreError
 from interp.runs.files import sha256_file
-from interp.toys.exam import answer_rows, examine, failed, repeats, scores
+from interp.toys.exam import answer_rows, examine, failed, next_probabilities, repeats, scores
 from interp.toys.heads import ablation_table, attention_scores
 from interp.toys.language import encode, prompt_pairs, vocabulary
 from interp.toys.train_mini import MiniRecipe, _seconds, train_mini
@@ -50,21 +50,24 @@ def test_a_model_that_knows_nothing_gets_what_chance_gives() -> None:
     assert table["tasks"]["greater_than"]["score"] == pytest.approx(expected, abs=1e-12)
     assert table["fluency"]["loss_nats"] == pytest.approx(math.log(V), abs=1e-9)
     assert table["repeats"]["ratio"] == pytest.approx(1.0, abs=1e-9)
+    assert table["tasks"]["gender"]["likeliest"] == 0.0
     assert table["tasks"]["sva"]["score"] == 0.0  # as much for the one number as for the other: not more
     assert len(failed(table)) > 7
 
 
 def test_a_copier_passes_on_repeats_and_fails_on_the_calendar() -> None:
     table = examine(copier, n=30)
-    assert table["tasks"]["induction"]["score"] == 1.0
+    assert table["tasks"]["induction"]["score"] == table["tasks"]["induction"]["likeliest"] == 1.0
+    assert list(table["tasks"]["calendar"]["kinds"]) == ["cells", "day", "month"]
     assert table["repeats"]["ratio"] < 0.01
     assert table["tasks"]["calendar"]["score"] < 0.2
 
 
 def test_scores_by_hand() -> None:
     pairs = prompt_pairs("ioi", n=4, seed=3)
-    ids, last = answer_rows(pairs)
-    assert ids[0, : last[0] + 1].tolist() == [0, *encode(pairs[0].clean)]
+    prompts = answer_rows(pairs)
+    last = prompts.lengths - 1
+    assert prompts.ids[0, : last[0] + 1].tolist() == [0, *encode(pairs[0].clean)]
     right = [encode(pair.answers)[0] for pair in pairs]
 
     def knows_two(ids: torch.Tensor) -> torch.Tensor:
@@ -73,7 +76,7 @@ def test_scores_by_hand() -> None:
             logits[row, last[row], right[row]] = 1.0
         return logits
 
-    assert scores(knows_two, "ioi", pairs).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert scores(next_probabilities(knows_two, pairs), "ioi", pairs).tolist() == [1.0, 0.0, 1.0, 0.0]
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path) -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import interp
 from interp.errors import InputError
+from interp.intervals import wilson_interval
 from interp.results import Result
 from interp.toys import Shape, Transformer
 from probes import SweepResult, control_labels, sweep
-from probes.controls import group_interval, split_by_group, wilson_interval
+from probes.controls import group_interval, split_by_group
 
 
 def planted(
