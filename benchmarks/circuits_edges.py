@@ -1,6 +1,6 @@
 """What does scoring every edge cost beside the passes that it is made of?
 
-    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--repeats 3]
+    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--method eap-ig]
 
 A random GPT-2 configuration on one thread, 8 pairs of 20 tokens, logit difference at the last token; parameters
 frozen. Floors in the same process: EAP one forward pass (corrupted) and one forward-backward pass (clean); EAP-IG with
@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Edge scores beside their forward and backward passes")
     for name, value in (("layers", 12), ("d-model", 768), ("heads", 12), ("vocab", 50257), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--method", choices=("eap", "eap-ig"), help="one alone, so that the peak is its own")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -87,7 +88,10 @@ def main() -> None:
     task = (interp.Tokens.full(clean), interp.Tokens.full(corrupted), metric)
     one, two = cpu(forward, asked.repeats), cpu(both, asked.repeats)
     floor_mb, lines = megabytes(), []
-    for method, floor in (("eap", one + two), ("eap-ig", 2 * one + STEPS * two)):
+    floors = {"eap": one + two, "eap-ig": 2 * one + STEPS * two}
+    for method, floor in floors.items():
+        if asked.method not in (None, method):
+            continue
         spent = cpu(
             lambda method=method: circuits.attribute(model, task, method=method, steps=STEPS), asked.repeats
         )
