@@ -2,8 +2,7 @@
 
 Clean: prompts from the study. Corrupted: the same prompts with everything before the last token taken from another
 prompt. What is asked: how much of the clean run's log-probability of its own favourite next token returns when one
-part of the clean run is put into the corrupted one. A model of the embedded language has tasks of its own, so it is
-asked for indirect objects instead.
+part of the clean run is put into the corrupted one. A study that knows what its model was made to do asks that instead.
 """
 
 from __future__ import annotations
@@ -34,18 +33,28 @@ class Pairs:
 
     clean: Tokens
     corrupted: Tokens
-    favourite: Tensor
-    """[example] the output that is asked for: the clean run's likeliest, or the right answer of ``task``."""
+    answers: Tensor
+    """[example, answer] what is asked for, -1 where a row has fewer: the clean run's likeliest, or the task's."""
     per_position: bool
     """Whether the model answers at every position (else once an input)."""
-    task: str | None = None
-    """What is asked, where the task is not made up."""
+    task: Any = None
+    """The :class:`interp.tasks.Task` they come from; None where they are made up."""
 
     def metric(self, logits: Tensor) -> Tensor:
-        """Log-probability (nats) of the favourite at the last position, one an example."""
-        return (
-            _final(logits).double().log_softmax(-1).gather(1, self.favourite.to(logits.device)[:, None])[:, 0]
-        )
+        """Log-probability (nats) that one of the answers comes last, one an example."""
+        answers = self.answers.to(logits.device)
+        each = _final(logits).double().log_softmax(-1).gather(1, answers.clamp(min=0))
+        return each.masked_fill(answers < 0, -torch.inf).logsumexp(-1)
+
+    @property
+    def same_end(self) -> bool:
+        """Whether clean and corrupted prompts end in the same token."""
+        return torch.equal(self.clean.ids[:, -1], self.corrupted.ids[:, -1])
+
+    @property
+    def asked(self) -> str:
+        """What the answers are, for a sentence."""
+        return "the model's own favourite" if self.task is None else f"the right answer ({self.task.name})"
 
 
 def part_sites(model: Any) -> tuple[Site, ...]:
@@ -65,9 +74,8 @@ def make_pairs(study: Study) -> Pairs:
     InputError
         Too few prompts that differ before their last token.
     """
-    own = _own_task(study)
-    if own is not None:
-        return own
+    if study.task is not None:
+        return _of_task(study.task)
     model, longest = study.model, common_length(study.tokens)
     lengths = study.tokens.lengths.cpu()
     whole = torch.nonzero(lengths >= longest).flatten()
@@ -88,27 +96,17 @@ def make_pairs(study: Study) -> Pairs:
     return max(tried, key=lambda one: one[0])[1]
 
 
-def _own_task(study: Study) -> Pairs | None:
-    """Indirect objects with held-out names and templates, if the model speaks the embedded language."""
-    from interp.tasks.language_pairs import speaks
-    from interp.tasks.loading import load, words_of
-
-    if getattr(study.model, "tokenizer", None) is None or not study.model.causal:
-        return None
-    words = words_of(study.model, None, None, required=False)
-    if words is None or not speaks(words):
-        return None
-    task = load("ioi", model=study.model, split="heldout", n=256, seed=study.seed, source="language")
+def _of_task(task: Any) -> Pairs:
+    """The prompts of the task's commonest length, as many as are used at most."""
     lengths = task.clean.lengths
     common = int(lengths.mode().values)
-    rows = torch.nonzero(lengths == common).flatten()[:MAX_PAIRS]
-    chosen = task.select(rows)
+    chosen = task.select(torch.nonzero(lengths == common).flatten()[:MAX_PAIRS])
+    clean, corrupted = (
+        Tokens.full(tokens.ids[tokens.mask].view(-1, common), show=tokens.show)
+        for tokens in (chosen.clean, chosen.corrupted)
+    )
     return Pairs(
-        clean=Tokens.full(chosen.clean.ids[:, :common], show=chosen.clean.show),
-        corrupted=Tokens.full(chosen.corrupted.ids[:, :common], show=chosen.corrupted.show),
-        favourite=chosen.answers[:, 0].long(),
-        per_position=True,
-        task="the indirect object, with names and templates held out of training",
+        clean=clean, corrupted=corrupted, answers=chosen.answers.long(), per_position=True, task=task
     )
 
 
@@ -122,7 +120,7 @@ def _paired(model: Any, ids: Tensor, show: Any) -> Pairs:
     return Pairs(
         clean=Tokens.full(ids, show=show),
         corrupted=Tokens.full(other, show=show),
-        favourite=_final(logits).argmax(-1).cpu(),
+        answers=_final(logits).argmax(-1, keepdim=True).cpu(),
         per_position=per_position,
     )
 

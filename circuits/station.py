@@ -74,7 +74,7 @@ class CircuitStation:
             name=self.name,
             title=self.title,
             summary=_summary(effects, pairs),
-            plates=_plates(effects, ladder) if costs else (),
+            plates=_plates(effects, ladder, pairs) if costs else (),
             tables=(_table(effects),) if costs else (),
             numbers=_numbers(effects, ladder, pairs),
             caveats=_caveats(pairs, effects, causal=study.model.causal),
@@ -132,7 +132,7 @@ def _summary(effects: PatchResult, pairs: Pairs) -> str:
     value, (mean, half) = np.asarray(effects.value), _gap(effects)
     cost = f"{mean:.2g} ± {half:.1g} nats"
     task = f"({effects.n} prompts of {pairs.clean.ids.shape[1]} tokens)"
-    asked = pairs.task or "the model's own favourite"
+    asked = pairs.asked
     if not _costs(effects) or effects.interval is None:
         return (
             f"Swapping the context makes no measurable difference to the log-probability of {asked}: it "
@@ -159,7 +159,7 @@ def _summary(effects: PatchResult, pairs: Pairs) -> str:
     )
 
 
-def _plates(effects: PatchResult, ladder: PatchResult | None) -> tuple[Plate, ...]:
+def _plates(effects: PatchResult, ladder: PatchResult | None, pairs: Pairs) -> tuple[Plate, ...]:
     from circuits.plots import head_map, ladder_chart
 
     if _kind(effects) == "heads":
@@ -186,9 +186,9 @@ def _plates(effects: PatchResult, ladder: PatchResult | None) -> tuple[Plate, ..
                 figure=ladder_chart(ladder.ticks[0], np.asarray(ladder.value), ladder.interval),
                 caption=(
                     "The clean residual stream put into the corrupted run at the last position only, one site "
-                    "at a time. The first site holds the last token, "
-                    "which is the same in both runs; behind the last block all of the gap is back by "
-                    "construction, which is checked."
+                    "at a time. The first site holds the last token"
+                    + (", which is the same in both runs" if pairs.same_end else "")
+                    + "; behind the last block all of the gap is back by construction, which is checked."
                 ),
             )
         )
@@ -246,7 +246,8 @@ def _numbers(effects: PatchResult, ladder: PatchResult | None, pairs: Pairs) -> 
         "task": {
             "n": effects.n,
             "length": int(pairs.clean.ids.shape[1]),
-            "last_token_kept": pairs.per_position,
+            "name": None if pairs.task is None else pairs.task.name,
+            "last_token_kept": pairs.per_position and pairs.same_end,
             "clean_nats": float(effects.clean.mean()),
             "corrupted_nats": float(effects.corrupted.mean()),
             "gap_nats": float(gap.mean()),
@@ -272,12 +273,13 @@ def _selection(effects: PatchResult) -> str:
 
 
 def _caveats(pairs: Pairs, effects: PatchResult, *, causal: bool) -> tuple[str, ...]:
-    if pairs.task:
-        generic, seam = (
+    if pairs.task is not None:
+        generic, seam, cut = (
             "One task of those that the model can do was asked; other tasks may use other parts.",
-            "The corrupted prompts are the same sentences with three other names.",
+            f"What the corrupted prompts change is the task's choice ({_corruption(pairs.task)}); another change may "
+            "show other parts.",
+            "Prompts of one length were taken, the commonest; other lengths may show other parts.",
         )
-        cut = "Prompts of one length were taken, the commonest; other lengths may show other parts."
     else:
         generic, seam, cut = _made_up(pairs)
     return (
@@ -290,6 +292,10 @@ def _caveats(pairs: Pairs, effects: PatchResult, *, causal: bool) -> tuple[str, 
         *([] if causal or not pairs.per_position else [_UNMASKED]),
         *([effects.reason] if effects.reason else []),
     )
+
+
+def _corruption(task: Any) -> str:
+    return str(task.provenance.get("corruption", f"that of {task.name}"))
 
 
 def _made_up(pairs: Pairs) -> tuple[str, str, str]:

@@ -39,7 +39,7 @@ class Job:
     def study(self, out: Path, *, store: Any = None, progress: bool = False) -> Study:
         """What the stations are given."""
         return Study(
-            model=self.model, tokens=self.material.tokens, labels=self.material.labels,
+            model=self.model, tokens=self.material.tokens, labels=self.material.labels, task=self.material.task,
             store=store, seed=self.seed, out=out, progress=progress,
         )  # fmt: skip
 

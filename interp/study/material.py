@@ -17,11 +17,14 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.stores.documents import Corpus
+from interp.tasks.task import Task
 from interp.tokens import Tokens
 from interp.toys.collection import Embedded
 
 __all__ = ["Material", "gather"]
 
+N_PROMPTS = 256
+"""Prompts drawn of a network's own task; a station takes as many as it can pay for."""
 SEQ_LEN = 512
 """Tokens in a window, where the model's context allows it."""
 
@@ -36,6 +39,8 @@ class Material:
     sha256: str
     """Of the texts read, or of the token ids where there were no texts."""
     labels: Mapping[str, Int64[Tensor, "batch pos"]] = field(default_factory=dict)
+    task: Task | None = None
+    """What the model was made to do, if that is known."""
     notes: tuple[str, ...] = ()
     natural: bool = True
     """Whether the model was made for such inputs, so that its loss on them means something."""
@@ -150,6 +155,7 @@ def _own(embedded: Embedded, *, seed: int, max_tokens: int) -> Material:
     return Material(
         tokens=sample.tokens,
         labels=sample.labels,
+        task=embedded.task(N_PROMPTS, seed=seed),
         source=sample.source,
         sha256=_hash(sample.tokens.ids),
         notes=embedded.notes,

@@ -48,6 +48,8 @@ class Study:
     out: Path
     """A folder the station may write its own files into."""
     progress: bool = False
+    task: Any = None
+    """:class:`interp.tasks.Task` that the model was made to do, or None."""
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Per-token integer labels by name, ``[batch pos]`` each, -100 where a token has none. May be empty."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from interp.errors import CheckError, InputError, ModelError, nearest
 from interp.tokens import Tokens
+
+if TYPE_CHECKING:
+    from interp.tasks.task import Task
 
 __all__ = ["IGNORE", "Embedded", "Sample", "embedded", "last", "names", "shipped", "shipped_stems"]
 
@@ -95,6 +98,10 @@ class Embedded(ABC):
         strings = self.strings
         tokens = Tokens.full(ids, show=lambda token: strings[token])
         return Sample(tokens=tokens, labels=self.labels(ids), source=self._source(len(ids)))
+
+    def task(self, n: int = 64, *, seed: int = 0) -> Task | None:
+        """``n`` pairs of prompts of what it was made to do; None where it has no such task."""
+        return None
 
     def _source(self, n: int) -> str:
         return f"{n} of its own inputs"

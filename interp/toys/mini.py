@@ -6,6 +6,7 @@ See ``language/`` for what it reads, ``train_mini.py`` for how it came to be, ``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
@@ -17,6 +18,9 @@ from interp.tokens import Tokens
 from interp.toys.collection import WEIGHTS, Embedded, Sample
 from interp.toys.language.corpus import Corpus
 from interp.toys.language.lexicon import vocabulary
+
+if TYPE_CHECKING:
+    from interp.tasks.task import Task
 
 __all__ = ["STUDY_SEED", "Mini", "make", "names"]
 
@@ -65,6 +69,12 @@ class Mini(Embedded):
             labels={name: torch.from_numpy(labels[name]) for name in order},
             source=f"{len(ids)} rows of {corpus.length} tokens of its language, fresh text (seed {STUDY_SEED + seed})",
         )
+
+    def task(self, n: int = 64, *, seed: int = 0) -> Task:
+        """Indirect objects, with names and templates held out of training; ``interp.tasks.load`` has the others."""
+        from interp.tasks.loading import load
+
+        return load("ioi", tokenizer=self.tokenizer, split="heldout", n=n, seed=seed, source="language")
 
 
 def names() -> tuple[str, ...]:

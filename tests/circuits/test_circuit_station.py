@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import interp
 from circuits import station as module_under_test
-from circuits.contexts import make_pairs
+from circuits.contexts import Pairs, make_pairs
 from circuits.effects import PatchResult
 from circuits.station import STATION
 from interp.errors import CheckError
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
-from interp.toys import Shape, Transformer
+from interp.toys import Shape, Transformer, planted
 
 
 class Pair(nn.Module):
@@ -56,7 +56,7 @@ def test_the_corrupted_prompts_keep_their_last_token_and_nothing_else(tmp_path: 
     assert torch.equal(clean[:, -1], corrupted[:, -1])
     assert torch.equal(clean.roll(1, 0)[:, :-1], corrupted[:, :-1])
     logits = torch.randn(len(clean), clean.shape[1], 11, generator=torch.Generator().manual_seed(0))
-    expected = [float(logits[i, -1].double().log_softmax(-1)[pairs.favourite[i]]) for i in range(len(clean))]
+    expected = [float(logits[i, -1].double().log_softmax(-1)[pairs.answers[i, 0]]) for i in range(len(clean))]
     np.testing.assert_allclose(pairs.metric(logits), expected, rtol=1e-12)
 
 
@@ -189,3 +189,22 @@ def test_it_declines_single_tokens_few_prompts_and_models_of_one_part(tmp_path: 
     assert "too few to pair up" in str(STATION.applies(few))
     one = study(tmp_path, module=nn.Sequential(nn.Embedding(11, 11)))
     assert "this one offers 1" in str(STATION.applies(one))
+
+
+def test_a_known_task_is_asked_instead_of_a_made_up_one(tmp_path: Path) -> None:
+    circuit = planted("two-hop")
+    task = circuit.task(40, seed=0)
+    given = Study(model=interp.load(circuit.module), tokens=task.clean, task=task, out=tmp_path)
+    section = STATION.run(given)
+    assert section.numbers["task"]["name"] == "planted:two-hop"
+    assert "the right answer (planted:two-hop)" in section.summary
+    assert not any("No task was given" in caveat for caveat in section.caveats)
+
+
+def test_of_several_right_answers_the_probability_of_any_counts() -> None:
+    tokens = Tokens.full(torch.tensor([[1, 2], [1, 3]]))
+    answers = torch.tensor([[0, 3], [2, -1]])
+    pairs = Pairs(clean=tokens, corrupted=tokens, answers=answers, per_position=True)
+    logits = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0))
+    p = logits[:, -1].double().softmax(-1)
+    torch.testing.assert_close(pairs.metric(logits), torch.stack([(p[0, 0] + p[0, 3]).log(), p[1, 2].log()]))

@@ -308,6 +308,8 @@ def test_the_main_job_runs_on_a_planted_circuit(tmp_path) -> None:
     assert [section["status"] for section in done.sections] == ["done", "done"]
     effects = done.sections[1]["numbers"]["effects"]
     found = dict(zip(effects["parts"], effects["effect"], strict=True))
-    assert max(found, key=found.__getitem__) == "blocks.1.attn.hook_z[0]"
-    # heads that no edge of the truth touches carry nothing at all
-    assert all(abs(found[f"blocks.{layer}.attn.hook_z[3]"]) < 1e-5 for layer in (0, 1))
+    assert done.sections[1]["numbers"]["task"]["name"] == "planted:two-hop"  # its own task, not a made-up one
+    # each head of the truth alone brings all of the answer back, every other nothing at all
+    true = {f"blocks.{node[1]}.attn.hook_z[{node[-1]}]" for node in ("a0.h0", "a0.h1", "a1.h0")}
+    assert {part for part, effect in found.items() if effect > 0.99} == true
+    assert max(abs(effect) for part, effect in found.items() if part not in true) < 1e-5
