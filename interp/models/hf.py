@@ -384,7 +384,9 @@ def _load_message(source: str | Path, local: bool, error: Exception) -> str:
         if offline
         else "it is neither a folder nor a reachable hub model"
     )
-    return f"cannot load model '{source}': {where} ({first})"
+    from interp.toys import names
+
+    return f"cannot load model '{source}': {where}{nearest(str(source), names())} ({first})"
 
 
 def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Any:

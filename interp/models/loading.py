@@ -82,6 +82,10 @@ def _by_name(
     what: str | Path, backend: str, device: Any, dtype: Any, tokenizer: Any, options: dict[str, Any]
 ) -> Model:
     name = str(what)
+    if not name.strip():
+        raise ModelError(
+            "there is no model of the empty name; give a folder, a hub name or an embedded network"
+        )
     if not Path(name).exists():
         from interp.toys import embedded, names
 

@@ -57,7 +57,8 @@ def load(  # one parameter over seven: they are what a set of prompts is made of
         ``"induction"`` also takes a model without one.
     split
         ``"heldout"`` shares no names, nouns, templates or cells with ``"train"`` where the task has them: each
-        task's docstring in ``interp.tasks.english`` says which.
+        task's docstring in ``interp.tasks.english`` says which. In the embedded language each held-out prompt is new
+        in one respect that training never had, which ``facts["heldout"]`` names; the rest of it may be familiar.
     n, seed
         How many pairs, and which; a smaller ``n`` gives the beginning of a larger one.
     corruption
@@ -85,8 +86,8 @@ def load(  # one parameter over seven: they are what a set of prompts is made of
     _one_of(name, NAMES, "task")
     _one_of(split, SPLITS, "split")
     _one_of(source, SOURCES, "source")
-    if n < 1:
-        raise InputError(f"n must be at least 1, got {n}")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"n must be a whole number of at least 1, got {n!r}")
     words = words_of(model, tokenizer, prepend_bos, required=name != "induction")
     from interp.tasks import language_pairs
 

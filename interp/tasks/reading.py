@@ -78,6 +78,9 @@ def read(  # one parameter over seven: where the data is, how it is laid out, wh
     rows = list(_rows(source))
     if not rows:
         raise InputError(f"{source} has no rows")
+    if not any(isinstance(row, dict) for row in rows):
+        shown = [f"row {i}: {row}" for i, row in enumerate(rows[:SHOWN], start=1)]
+        raise InputError("\n".join([f"{source}: none of its {len(rows)} rows can be used", *shown]))
     layout = recognise(source, rows, columns or {})
     outcome = _outcomes(words, layout, rows, space)
     bad = [f"row {i}: {item}" for i, item in enumerate(outcome, start=1) if isinstance(item, str)]
@@ -121,7 +124,7 @@ def _numbered(draft: Draft, number: int) -> Draft:
         corrupted=draft.corrupted,
         answers=draft.answers,
         wrong=draft.wrong,
-        facts={"row": number, **draft.facts},
+        facts={**draft.facts, "row": number},
     )
 
 
@@ -157,13 +160,17 @@ def _table(stream: Any, source: Path) -> Iterator[Row | str]:
         raise InputError(f"{source}, behind line {reader.line_num}: not CSV ({error})") from error
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON")
+
+
 def _objects(stream: Any, source: Path) -> Iterator[Row | str]:
     for line in stream:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
             yield f"not JSON ({error})"
             continue
         yield value if isinstance(value, dict) else f"a row is a JSON object, got {type(value).__name__}"

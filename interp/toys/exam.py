@@ -26,6 +26,7 @@ from interp.toys.language.lexicon import encode
 from interp.toys.language.prompts import TASKS, PromptPair, prompt_pairs
 from interp.toys.language.tasks import CONSTRUCTS
 from interp.toys.language.writing import Dice
+from interp.toys.repeats import head_scores
 
 __all__ = [
     "EXAM_SEED",
@@ -46,6 +47,8 @@ PASS = {
     "calendar": 0.95,
 }  # fmt: skip
 """The least score a shipped model may have."""
+HEAD = 0.6
+"""More than this must be the induction score of at least one head."""
 SCORES = {
     "ioi": "share of prompts whose likeliest next token is the indirect object",
     "greater_than": "mean probability of the years after the start year (99 at most), of all tokens",
@@ -91,6 +94,20 @@ def _likeliest(probabilities: Tensor, pairs: Sequence[PromptPair]) -> Tensor:
     best = probabilities.argmax(-1).tolist()
     right = [token in encode(pair.answers) for token, pair in zip(best, pairs, strict=True)]
     return torch.tensor(right, dtype=torch.float64)
+
+
+def _different(pairs: Sequence[PromptPair]) -> list[PromptPair]:
+    """Each prompt once: of a construct with few combinations many draws are the same."""
+    return list({pair.clean: pair for pair in pairs}.values())
+
+
+def _interval(found: Tensor) -> tuple[float, float]:
+    """95 %: Wilson's for shares of prompts, the mean plus and minus 1.96 standard errors for mean probabilities."""
+    n, mean = len(found), float(found.mean())
+    if bool(((found == 0) | (found == 1)).all()):
+        return wilson_interval(float(found.sum()), n)
+    half = 1.96 * float(found.std()) / n**0.5
+    return mean - half, mean + half
 
 
 def repeats(n: int, *, length: int = 24, seed: int = EXAM_SEED) -> Tensor:
@@ -144,14 +161,15 @@ def examine(module: Any, *, n: int = 1000, seed: int = EXAM_SEED) -> dict[str, A
     module
         Anything that maps ids [batch, pos] to logits [batch, pos, token]; ``model.logits`` of a loaded model does.
     n
-        Prompts a task.
+        Prompts drawn a task; each different one counts once.
     seed
         Of the prompts and documents; the default ones were never trained on.
 
     Returns
     -------
     dict
-        ``tasks``: by name ``score`` with ``low`` and ``high`` (95 % Wilson), ``n``, ``least`` (what must be reached),
+        ``tasks``: by name ``score`` with ``low`` and ``high`` (95 %), ``n`` (different prompts), ``least`` (what must
+        be reached),
         ``likeliest`` (share of prompts whose likeliest token of all is right), ``kinds`` (the same for each kind of
         held-out combination), ``train`` (the score on trained combinations);
         ``repeats``: loss in nats on two copies of random tokens; ``fluency``: loss in nats a token on fresh
@@ -164,20 +182,20 @@ def examine(module: Any, *, n: int = 1000, seed: int = EXAM_SEED) -> dict[str, A
     """
     tasks = {}
     for task in TASKS:
-        held = prompt_pairs(task, n=n, split="heldout", seed=seed)
+        held = _different(prompt_pairs(task, n=n, split="heldout", seed=seed))
         expected = next_probabilities(module, held)
         found, likeliest = scores(expected, task, held), _likeliest(expected, held)
-        low, high = wilson_interval(float(found.sum()), n)
+        low, high = _interval(found)
         kinds = {}
         for kind in (*CONSTRUCTS[task].heldout, *(("day", "month") if task == "calendar" else ())):
             rows = [kind in (pair.facts["heldout"], pair.facts.get("unit")) for pair in held]
             kinds[kind] = {
                 "score": float(found[rows].mean()), "likeliest": float(likeliest[rows].mean()), "n": sum(rows),
             }  # fmt: skip
-        trained = prompt_pairs(task, n=n, split="train", seed=seed)
+        trained = _different(prompt_pairs(task, n=n, split="train", seed=seed))
         train = scores(next_probabilities(module, trained), task, trained)
         tasks[task] = {
-            "score": float(found.mean()), "low": low, "high": high, "n": n, "least": PASS[task],
+            "score": float(found.mean()), "low": low, "high": high, "n": len(held), "least": PASS[task],
             "likeliest": float(likeliest.mean()), "kinds": kinds, "train": float(train.mean()),
         }  # fmt: skip
     return {
@@ -187,6 +205,14 @@ def examine(module: Any, *, n: int = 1000, seed: int = EXAM_SEED) -> dict[str, A
         "conventions": SCORES,
         "seed": seed,
     }
+
+
+def examine_model(model: Any, *, n: int = 1000, seed: int = EXAM_SEED) -> dict[str, Any]:
+    """:func:`examine`, and the model's best head of each kind on repeated tokens: ``heads`` with layer, head, score."""
+    found = head_scores(model, repeats(100, seed=seed))
+    kinds = ("previous", "induction", "duplicate")
+    best = {kind: dict(zip(("layer", "head", "score"), found.best(kind), strict=True)) for kind in kinds}
+    return {**examine(model.logits, n=n, seed=seed), "heads": best}
 
 
 def failed(table: dict[str, Any]) -> list[str]:
@@ -200,6 +226,9 @@ def failed(table: dict[str, Any]) -> list[str]:
         short.append(
             f"the second copy's loss is {table['repeats']['ratio']:.2f} of the first's, at most 0.3 is asked"
         )
+    if "heads" in table and table["heads"]["induction"]["score"] <= HEAD:
+        score = table["heads"]["induction"]["score"]
+        short.append(f"the best induction head scores {score:.2f}, more than {HEAD} is asked")
     return short
 
 
@@ -211,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="mini", help="an embedded name or a folder")
     parser.add_argument("--n", type=int, default=1000, help="prompts a task")
     options = parser.parse_args(arguments)
-    table = examine(load(options.model).logits, n=options.n)
+    table = examine_model(load(options.model, dtype=torch.float32), n=options.n)
     sys.stdout.write(json.dumps(table, indent=1) + "\n")
     for line in failed(table):
         sys.stderr.write(line + "\n")

@@ -75,7 +75,7 @@ def page(card: Mapping[str, Any]) -> str:
         "## What it can do",
         "",
         "On combinations that training never held, though their words and templates occur in it elsewhere. Interval: "
-        "95 %, Wilson.",
+        "95 %, Wilson's of a share, of `greater_than` the mean with 1.96 standard errors. n counts different prompts.",
         "",
         *_table(card),
         "",

@@ -24,17 +24,20 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from interp.errors import InputError, InterpError, StoreError
+from interp.errors import InputError, InterpError, StoreError, nearest
 from interp.runs import checkpoints
 from interp.runs.files import JsonLines, ensure_folder, write_bytes_atomic, write_json_atomic
 from interp.runs.progress import progress as bar
 from interp.runs.progress import stop_on_interrupt
-from interp.toys.exam import examine, failed
+from interp.toys.exam import examine_model, failed
 from interp.toys.language import Corpus, tokenizer_json, vocabulary
+from interp.toys.language.writing import whole
 
 __all__ = ["SIZES", "MiniRecipe", "cache_folder", "main", "mini_checkpoints", "train_mini"]
 
 logger = logging.getLogger(__name__)
+LOG_EVERY = 20
+"""Steps between metric lines."""
 TRAJECTORY = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """When a model is kept, as shares of ``steps``; the finished one is kept too."""
 
@@ -65,8 +68,14 @@ class MiniRecipe:
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "length", "batch", "steps", "warmup"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            whole(name, getattr(self, name), least=1)
+        whole("again", self.again)
+        for name in ("lr", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        for name in ("decay_share", "decay_share_again"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a share, from 0 to 1; got {getattr(self, name)}")
         if self.d_model % self.n_heads:
             raise InputError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
 
@@ -117,9 +126,12 @@ def mini_checkpoints(
     InputError
         They are not there; the message says the command that makes them.
     """
+    if size not in SIZES:
+        raise InputError(f"no size {size!r}{nearest(size, SIZES)} (sizes: {', '.join(SIZES)})")
     run = cache_folder(seed, size) if folder is None else Path(folder)
     found = {
-        int(path.name.removeprefix("step-")): path for path in sorted((run / "trajectory").glob("step-*"))
+        int(path.name.removeprefix("step-")): path
+        for path in sorted((run / "trajectory").glob("step-" + "[0-9]" * 6))
     }
     if not found:
         raise InputError(
@@ -285,7 +297,8 @@ def train_mini(
         The run in ``out`` has another recipe or seed.
     """
     recipe = recipe or SIZES["mini"]
-    if not 0 <= seed < 1000:
+    whole("checkpoint_every", checkpoint_every, least=1)
+    if type(seed) is not int or not 0 <= seed < 1000:
         raise InputError(f"seeds 0 to 999 are for training, got {seed}")
     folder = checkpoints.prepared(Path(out), resume=resume)
     run = _Run(recipe, seed)
@@ -304,13 +317,16 @@ def train_mini(
                 break
             losses.append(run.advance())
             shown.update(1)
-            if run.step % 20 == 0:
+            due = run.step % checkpoint_every == 0 or run.step == recipe.total
+            if (
+                due or run.step % LOG_EVERY == 0
+            ):  # at checkpoints too, so that a resumed run has the same lines
                 mean = sum(losses) / len(losses)
                 seconds = round(time.process_time() - started, 1)
                 metrics.append({"step": run.step, "loss": mean, "cpu_seconds": seconds})
                 shown.set_postfix(loss=f"{mean:.3f}")
                 losses.clear()
-            if run.step % checkpoint_every == 0 or run.step == recipe.total:
+            if due:
                 checkpoints.write(
                     folder, run.step, run.state(), {**run.identity, "position": run.text.position}
                 )
@@ -330,12 +346,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threads", type=int, default=1, help="more change the order of sums, so the last bits"
     )
     options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error("--threads must be at least 1")
     out = options.out or cache_folder(options.seed, options.size)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
         model = train_mini(out, seed=options.seed, recipe=SIZES[options.size], resume=True)
-        table = examine(load(model, dtype=torch.float32).logits)
+        table = examine_model(load(model, dtype=torch.float32))
         write_json_atomic(model / "exam.json", {**_card(options, model), "exam": table})
     except (InterpError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

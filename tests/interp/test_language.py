@@ -101,7 +101,7 @@ def test_verbs_agree_with_the_subject_that_waits_for_them() -> None:
             waiting, number = labels["agreement"][i - 1], labels["number"][i]
             if (
                 pos in ("verb", "auxiliary")
-                and one.task in ("sva", "events")
+                and one.task in ("sva", "events", "plain")
                 and waiting != IGNORE
                 and number != IGNORE
             ):
@@ -109,6 +109,103 @@ def test_verbs_agree_with_the_subject_that_waits_for_them() -> None:
     assert pairs[0, 0] > 200
     assert pairs[1, 1] > 200
     assert set(pairs) == {(0, 0), (1, 1)}
+
+
+def test_a_question_and_an_object_wait_for_no_verb() -> None:
+    objects = 0
+    for one in OF["plain"]:
+        waiting = one.labels["agreement"]
+        pos = [LABELS["pos"][p] for p in one.labels["pos"]]
+        start = 0
+        for i, word in enumerate(one.words):
+            if word == "?":
+                assert (waiting[start : i + 1] == IGNORE).all() or "that" in one.words[start:i], one.text
+            if word in ".?":
+                assert waiting[i] == IGNORE, one.text
+                start = i + 1
+            if (
+                i + 1 < len(pos)
+                and pos[i] in ("noun", "name")
+                and one.words[i + 1] == "."
+                and waiting[i] == IGNORE
+            ):
+                objects += 1
+    assert objects > 100
+
+
+def test_infinitives_have_neither_number_nor_tense() -> None:
+    seen = 0
+    for one in OF["plain"]:
+        for i, word in enumerate(one.words[:-1]):
+            if word == "will":
+                assert one.labels["number"][i + 1] == one.labels["tense"][i + 1] == IGNORE
+                assert LABELS["pos"][one.labels["pos"][i + 1]] == "verb"
+                seen += 1
+    assert seen > 100
+
+
+def test_a_subordinate_opening_is_one_clause_deeper_than_what_follows_it() -> None:
+    for one in OF["ioi"]:
+        depth, comma = one.labels["depth"], one.words.index(",") if "," in one.words else None
+        if one.words[0] in ("When", "While", "After", "Before") and comma is not None:
+            assert depth[0] == depth[comma] == depth[-1] == 0, one.text
+            assert (depth[1:comma] == 1).all(), one.text
+    for one in OF["gender"]:
+        depth, at = one.labels["depth"], one.page.answer
+        assert depth[0] == depth[-1] == 0
+        assert depth[at] == int(one.words[at - 1] != ","), one.text
+        if one.words[at - 1] == ",":
+            assert (depth[1 : at - 1] == 1).all(), one.text
+
+
+def test_a_noun_that_does_not_count_as_a_subject_is_another_participant() -> None:
+    """The same noun twice, once as an attractor, is spoken of as two."""
+    for one in OF["sva"]:
+        entity, pos = one.labels["entity"], one.labels["pos"]
+        nouns = [i for i in range(one.page.answer) if LABELS["pos"][pos[i]] == "noun"]
+        assert entity[nouns[0]] != entity[nouns[1]]
+
+
+def test_an_adjective_behind_but_has_the_mood_it_brings() -> None:
+    turned = 0
+    for one in OF["opinion"]:
+        sentiment, mood = one.labels["sentiment"], one.labels["mood"]
+        both = (sentiment != IGNORE) & (mood != IGNORE)
+        assert (sentiment[both] == mood[both]).all(), one.text
+        turned += "but" in one.words
+    assert turned > 20
+
+
+def test_a_thanked_person_is_the_one_who_gave() -> None:
+    seen = 0
+    for one in OF["ioi"]:
+        if "thanked" in one.words:
+            at = one.words.index("thanked") + 1
+            entity = one.labels["entity"]
+            names = [i for i, p in enumerate(one.labels["pos"]) if LABELS["pos"][p] == "name"]
+            assert entity[at] != IGNORE
+            assert entity[at] != entity[at - 2]
+            giver = names[2]
+            assert entity[at] == entity[giver]
+            seen += 1
+    assert seen > 50
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: document(0, 1 << 40), "number must be a whole number of at least 0 and below 1099511627776"),
+        (lambda: document(-1, 0), "seed must be a whole number of at least 0, got -1"),
+        (lambda: Corpus(1.5), r"seed must be a whole number of at least 0, got 1\.5"),
+        (lambda: Corpus(0).rows(-1), "n must be a whole number of at least 0, got -1"),
+        (lambda: prompt_pairs("ioi", n=2.5), r"n must be a whole number of at least 1, got 2\.5"),
+        (lambda: prompt_pairs("ioy", n=2), "no task 'ioy' in the language.*'ioi'"),
+        (lambda: encode(["parc"]), "'parc' is no word of the language.*'park'"),
+    ],
+)
+def test_bad_calls_name_what_is_wrong(call, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
 
 
 def test_an_attractor_between_subject_and_verb_differs_from_the_subject_half_of_the_time() -> None:
@@ -194,6 +291,14 @@ def test_the_second_copy_of_a_repeat_is_the_first() -> None:
         start = ids.index(ids[0], 1)
         assert ids[start:] == ids[: len(ids) - start]
         assert len(set(ids[:start])) == start
+
+
+def test_a_choice_that_nobody_sees_costs_nothing() -> None:
+    """Two of three drawn people are named: all that is said has probability 1/20, whoever the third is."""
+    dice = Dice(2)
+    dice.some("abcde", 3)
+    dice.unsaid(3)
+    assert dice.nats == pytest.approx(math.log(20), abs=1e-12)
 
 
 def test_a_choice_costs_minus_its_log_probability() -> None:

@@ -211,7 +211,7 @@ def test_the_description_names_split_seed_and_a_hash_of_the_prompts() -> None:
         ({"split": "test"}, "no split 'test'.*train, heldout"),
         ({"corruption": "swop"}, "no corruption of ioi 'swop'; did you mean 'swap'"),
         ({"source": "french"}, "no source 'french'"),
-        ({"n": 0}, "n must be at least 1"),
+        ({"n": 0}, "n must be a whole number of at least 1"),
         ({"tokenizer": None}, "give tokenizer="),
         ({"tokenizer": 7}, "a int is no tokenizer"),
         ({"name": "gender", "n": 10_000}, "gender: only [0-9]+ different prompts"),

@@ -44,13 +44,13 @@ def _write_sva(page: Page, dice: Dice, facts: Facts) -> None:
     page.say(facts["head"][number], entity=facts["head"])
     if facts["structure"] == "preposition":
         page.say(facts["link"], "the")
-        page.say(facts["other"][facts["attractor"]], entity=facts["other"])
+        page.say(facts["other"][facts["attractor"]], entity=("other", facts["other"]))
     else:
         page.depth += 1
         page.agreement = IGNORE
         page.say("that", "the")
         page.agreement = facts["attractor"]
-        page.say(facts["other"][facts["attractor"]], entity=facts["other"])
+        page.say(facts["other"][facts["attractor"]], entity=("other", facts["other"]))
         page.agreement = number
         page.say(facts["verb"].present(facts["attractor"]))
         page.depth -= 1

@@ -9,7 +9,7 @@ from typing import Any
 from interp.toys.language.lexicon import Word
 from interp.toys.language.writing import Dice, Page
 
-__all__ = ["Construct", "Facts", "fill", "others"]
+__all__ = ["Construct", "Facts", "fill", "fill_opening", "others"]
 
 Facts = dict[str, Any]
 
@@ -31,6 +31,19 @@ def fill(page: Page, text: str, slots: Mapping[str, Word]) -> None:
     """Write a template: words, and slots such as ``{p}``."""
     for piece in text.split():
         page.say(slots[piece[1:-1]] if piece.startswith("{") else piece)
+
+
+def fill_opening(page: Page, text: str, slots: Mapping[str, Word]) -> None:
+    """Write an opening; of a subordinate one (``When ... ,``) all between the first word and the comma is inside."""
+    first, _, rest = text.partition(" ")
+    if first not in ("When", "While", "After", "Before") or not rest.endswith(" ,"):
+        fill(page, text, slots)
+        return
+    page.say(first)
+    page.depth += 1
+    fill(page, rest.removesuffix(" ,"), slots)
+    page.depth -= 1
+    page.say(",")
 
 
 def others(words: tuple[Word, ...], but: Word) -> tuple[Word, ...]:

@@ -11,11 +11,13 @@ from interp.errors import InputError
 from interp.toys.language import passages
 from interp.toys.language.lexicon import IGNORE, LABELS, STATIC, lexicon
 from interp.toys.language.tasks import CONSTRUCTS
-from interp.toys.language.writing import Dice, Page
+from interp.toys.language.writing import Dice, Page, whole
 
 __all__ = ["BOS", "MIXTURE", "PAD", "Corpus", "Document", "document"]
 
 BOS, PAD = 0, 1
+SPAN = 40
+"""Bits of a document's number: above them stands the seed, so that no two documents are drawn alike."""
 
 
 def _task(name: str) -> Callable[[Page, Dice], None]:
@@ -111,8 +113,16 @@ def labels_of(page: Page, task: str) -> dict[str, np.ndarray]:
 
 
 def document(seed: int, number: int) -> Document:
-    """Document ``number`` of the text with that seed."""
-    dice = Dice((seed << 40) + number)
+    """Document ``number`` of the text with that seed.
+
+    Raises
+    ------
+    InputError
+        One of them is no whole number from 0 on, or the number is not below 2^40.
+    """
+    whole("seed", seed)
+    whole("number", number, below=1 << SPAN)
+    dice = Dice((seed << SPAN) + number)
     task = dice.weighted(_NAMES, _SHARES)
     page = Page()
     MIXTURE[task][1](page, dice)
@@ -144,6 +154,8 @@ class Corpus:
     def __init__(self, seed: int = 0, *, length: int = 64, position: int = 0) -> None:
         if length < 2:
             raise InputError(f"a row needs at least 2 tokens, got length {length}")
+        whole("seed", seed)
+        whole("position", position)
         self.seed, self.length, self.position = seed, length, position
 
     def documents(self) -> Iterator[Document]:
@@ -161,6 +173,7 @@ class Corpus:
         return self._pack(n, labelled=True)
 
     def _pack(self, n: int, *, labelled: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        whole("n", n)
         ids = np.full((n, self.length), PAD)
         labels = {name: np.full_like(ids, IGNORE) for name in LABELS} if labelled else {}
         for row in range(n):

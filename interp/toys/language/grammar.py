@@ -46,18 +46,19 @@ def evaluation(dice: Dice, sentiment: int) -> Word:
     return dice.pick(lexicon().positive if sentiment else lexicon().negative)
 
 
-def noun_phrase(page: Page, dice: Dice, *, initial: bool = False, deep: bool = True) -> int:
+def noun_phrase(
+    page: Page, dice: Dice, *, initial: bool = False, deep: bool = True, waits: bool = True
+) -> int:
     """Write a noun phrase and return its number.
 
     A name, or a noun with its article, at times with an adjective, a prepositional phrase (an attractor) or a clause.
-    The head waits for its verb: the page's ``agreement`` is its number from the head noun on.
+    A subject's head ``waits`` for its verb: the page's ``agreement`` is its number from the head noun on.
     """
     words = lexicon()
     kind = dice.weighted(("noun", "name"), (3, 1))
     if kind == "name":
-        page.agreement = IGNORE
+        page.agreement = 0 if waits else IGNORE
         page.say(dice.pick(words.names))
-        page.agreement = 0
         return 0
     number = dice.pick((0, 1))
     pair = dice.pick(words.nouns)
@@ -66,7 +67,7 @@ def noun_phrase(page: Page, dice: Dice, *, initial: bool = False, deep: bool = T
     page.say(dice.pick(starts[number]))
     if dice.chance(0.3):
         page.say(dice.pick(words.neutral))
-    page.agreement = number
+    page.agreement = number if waits else IGNORE
     page.say(pair[number], entity=pair)
     if deep and pair in agreement_heads(held=False) and dice.chance(0.3):
         _modifier(page, dice, number)
@@ -78,7 +79,7 @@ def _modifier(page: Page, dice: Dice, number: int) -> None:
     if dice.chance(0.5):
         page.say(dice.pick(NEAR), "the")
         other = dice.pick(words.nouns)
-        page.say(other[dice.pick((0, 1))], entity=other)
+        page.say(other[dice.pick((0, 1))], entity=("other", other))
         return
     page.depth += 1
     page.say("that")
@@ -113,13 +114,12 @@ def predicate(page: Page, dice: Dice, number: int) -> None:
         page.say(dice.pick(words.counts[1:]), dice.pick(words.things)[1])
     elif kind == "future":
         _verb(page, "will")
-        page.say(dice.pick(words.intransitive).plural)
+        page.say(dice.pick(words.infinitives))
     else:
         verb = dice.pick(words.intransitive if kind == "intransitive" else words.transitive)
         _verb(page, verb.past if past else verb.present(number))
         if kind == "transitive":
-            noun_phrase(page, dice, deep=False)
-            page.agreement = IGNORE
+            noun_phrase(page, dice, deep=False, waits=False)
         elif dice.chance(0.5):
             _where(page, dice)
 
@@ -164,17 +164,16 @@ def _opening(page: Page, dice: Dice) -> None:
 
 
 def _question(page: Page, dice: Dice) -> None:
+    """The verb that agrees comes first, so no subject waits for one."""
     words = lexicon()
     number = dice.pick((0, 1))
-    page.agreement = number
     if dice.chance(0.5):
         page.say(("Does", "Do")[number])
         _subject(page, dice, number)
-        _verb(page, dice.pick(words.intransitive).plural)
+        page.say(dice.pick(words.infinitives))
     else:
         page.say(("Is", "Are")[number])
         _subject(page, dice, number)
-        page.agreement = IGNORE
         page.say(dice.pick((*words.positive, *words.negative, *words.neutral)))
     page.say("?")
 

@@ -37,7 +37,7 @@ LABELS: dict[str, tuple[str, ...] | None] = {
     "quantity": None,  # the value of a number word or of two digits
     "entity": None,  # which participant of the document a word refers to, counted from 0
     "depth": None,  # how many clauses or brackets are open around the token
-    "agreement": ("singular", "plural"),  # number of the subject that still waits for its verb
+    "agreement": ("singular", "plural"),  # number of the subject that still waits for its verb (plain, sva, events)
     "mood": ("negative", "positive"),  # how the story has been going so far
     "task": None,  # index of the construct in `corpus.MIXTURE`
 }  # fmt: skip
@@ -166,6 +166,8 @@ class Lexicon:
     places: tuple[Word, ...]
     intransitive: tuple[Verb, ...]
     transitive: tuple[Verb, ...]
+    infinitives: tuple[Word, ...]
+    """Of the intransitive verbs, in their order; each shares its token with the plural form."""
     positive: tuple[Word, ...]
     negative: tuple[Word, ...]
     neutral: tuple[Word, ...]
@@ -271,6 +273,8 @@ def lexicon() -> Lexicon:
     }
     for verb in (*parts["intransitive"], *parts["transitive"]):
         fixed.setdefault(verb.past.text, verb.past)
+    # last, so that no index moves
+    parts["infinitives"] = make.many((verb.plural.text for verb in parts["intransitive"]), "verb")
     return Lexicon(words=tuple(make.words), tokens=tuple(make.tokens), fixed=fixed, **parts)
 
 
@@ -295,5 +299,5 @@ def encode(words: Sequence[str]) -> list[int]:
     ids = _ids()
     for word in words:
         if word not in ids:
-            raise InputError(f"{word!r} is no word of the language{nearest(word, ids)}")
+            raise InputError(f"{word!r} is no word of the language{nearest(str(word), ids)}")
     return [ids[word] for word in words]

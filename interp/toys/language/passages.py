@@ -77,8 +77,9 @@ def opinion(page: Page, dice: Dice) -> None:
     if dice.chance(0.5):
         page.say("and", evaluation(dice, mood))
     elif dice.chance(0.3):
-        page.say("but the", dice.pick(words.things)[0], "was", evaluation(dice, 1 - mood))
+        page.say("but the", dice.pick(words.things)[0], "was")
         mood = page.mood = 1 - mood
+        page.say(evaluation(dice, mood))
     name = dice.pick(words.names)
     page.say(", so", name, *_feeling(dice, mood), ".")
     if dice.chance(0.5):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interp.toys.language.construct import Construct, Facts, fill
+from interp.toys.language.construct import Construct, Facts, fill, fill_opening
 from interp.toys.language.grammar import part, pronoun
 from interp.toys.language.lexicon import Word, lexicon
 from interp.toys.language.writing import Dice, Page
@@ -42,9 +42,12 @@ def _ioi_templates(held: bool) -> tuple[tuple[int, int], ...]:
 
 def _draw_ioi(dice: Dice, reason: str | None) -> Facts:
     words = lexicon()
-    a, b, c = dice.some(_people(0, held=reason == "names"), 3)
+    people = _people(0, held=reason == "names")
+    a, b, c = dice.some(people, 3)
     # in training text a third person gives now and then, so that a prompt corrupted in this way is no stranger
     kind = dice.weighted(("BABA", "ABBA", "ABC"), (0.425, 0.425, 0.15) if reason is None else (0.5, 0.5, 0.0))
+    if kind != "ABC":
+        dice.unsaid(len(people) - 2)
     subject, indirect = {"ABBA": (b, a), "BABA": (a, b), "ABC": (c, None)}[kind]
     return {
         "kind": kind, "a": a, "b": b, "subject": subject,
@@ -63,11 +66,14 @@ def _write_ioi(page: Page, dice: Dice, facts: Facts) -> None:
         "p": facts["place"],
         "o": facts["object"],
     }
-    fill(page, f"{OPENINGS[opening]} {GIVING[giving]}", slots)
+    fill_opening(page, OPENINGS[opening], slots)
+    fill(page, GIVING[giving], slots)
     page.mark()
     page.say(facts["indirect"], ".")
     if dice.chance(0.3):
-        page.say(facts["indirect"], "thanked", pronoun(facts["subject"], "object"), ".")
+        page.say(facts["indirect"], "thanked")
+        page.say(pronoun(facts["subject"], "object"), entity=facts["subject"])
+        page.say(".")
 
 
 IOI = Construct(
@@ -91,11 +97,11 @@ GENDERED = (
     "Before {n} found the {o} ,",  # held out
 )
 DEEDS = (
-    "wanted to sell the {o} .",
-    "stayed in the {p} .",
-    "took the {o} .",
-    "was very {j} .",
-    "found the {o} .",
+    "wanted to sell the {o}",
+    "stayed in the {p}",
+    "took the {o}",
+    "was very {j}",
+    "found the {o}",
 )
 
 
@@ -119,12 +125,15 @@ def _draw_gender(dice: Dice, reason: str | None) -> Facts:
 def _write_gender(page: Page, dice: Dice, facts: Facts) -> None:
     name = facts["name"]
     page.number(name)
-    fill(page, GENDERED[facts["template"]], {"n": name, **facts["before"]})
-    page.depth += 1
+    opening = GENDERED[facts["template"]]
+    fill_opening(page, opening, {"n": name, **facts["before"]})
+    inside = not opening.endswith(",")  # "... because she": the pronoun is in the subordinate clause
+    page.depth += inside
     page.mark()
     page.say(pronoun(name), entity=name)
     fill(page, DEEDS[facts["deed"]], facts["after"])
-    page.depth -= 1
+    page.depth -= inside
+    page.say(".")
 
 
 GENDER = Construct(

@@ -15,7 +15,7 @@ from interp.toys.language.copies import content
 from interp.toys.language.lexicon import Word, lexicon
 from interp.toys.language.quantities import circle
 from interp.toys.language.tasks import CONSTRUCTS
-from interp.toys.language.writing import Dice, Page
+from interp.toys.language.writing import Dice, Page, whole
 
 __all__ = ["CORRUPTIONS", "TASKS", "PromptPair", "prompt_pairs"]
 
@@ -133,7 +133,7 @@ def prompt_pairs(
     """
     if task not in CONSTRUCTS:
         raise InputError(
-            f"no task {task!r} in the language{nearest(task, TASKS)} (tasks: {', '.join(TASKS)})"
+            f"no task {task!r} in the language{nearest(str(task), TASKS)} (tasks: {', '.join(TASKS)})"
         )
     if split not in ("train", "heldout"):
         raise InputError(f"no split {split!r}: give 'train' or 'heldout'")
@@ -141,10 +141,10 @@ def prompt_pairs(
     if corruption not in _CORRUPT[task]:
         known = CORRUPTIONS[task]
         raise InputError(
-            f"{task} has no corruption {corruption!r}{nearest(corruption, known)} ({', '.join(known)})"
+            f"{task} has no corruption {corruption!r}{nearest(str(corruption), known)} ({', '.join(known)})"
         )
-    if n < 1:
-        raise InputError(f"n must be at least 1, got {n}")
+    whole("n", n, least=1)
+    whole("seed", seed)
     construct, pairs = CONSTRUCTS[task], []
     for i in range(n):
         dice = Dice((((seed << 1) + (split == "heldout")) << 40) + (TASKS.index(task) << 32) + i)

@@ -15,9 +15,10 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+from interp.errors import InputError
 from interp.toys.language.lexicon import IGNORE, Word, lexicon
 
-__all__ = ["Dice", "Page"]
+__all__ = ["Dice", "Page", "whole"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,13 @@ T = TypeVar("T")
 @functools.cache
 def _cumulative(weights: tuple[float, ...]) -> list[float]:
     return list(itertools.accumulate(weights))
+
+
+def whole(name: str, value: object, *, least: int = 0, below: int | None = None) -> None:
+    """Refuse what is no whole number from ``least`` on (and below ``below``)."""
+    if type(value) is not int or value < least or (below is not None and value >= below):
+        top = "" if below is None else f" and below {below}"
+        raise InputError(f"{name} must be a whole number of at least {least}{top}, got {value!r}")
 
 
 class Dice:
@@ -57,6 +65,10 @@ class Dice:
         chosen = self._random.choices(range(len(options)), cum_weights=sums)[0]
         self.nats -= math.log(weights[chosen] / sums[-1])
         return options[chosen]
+
+    def unsaid(self, n_options: int) -> None:
+        """Take back the cost of a choice among ``n_options`` that the text will not show."""
+        self.nats -= math.log(n_options)
 
     def chance(self, probability: float) -> bool:
         """True with that probability."""
