@@ -196,9 +196,9 @@ def test_a_thanked_person_is_the_one_who_gave() -> None:
     [
         (lambda: document(0, 1 << 40), "number must be a whole number of at least 0 and below 1099511627776"),
         (lambda: document(-1, 0), "seed must be a whole number of at least 0, got -1"),
-        (lambda: Corpus(1.5), r"seed must be a whole number of at least 0, got 1\.5"),
+        (lambda: Corpus(-2), "seed must be a whole number of at least 0, got -2"),
         (lambda: Corpus(0).rows(-1), "n must be a whole number of at least 0, got -1"),
-        (lambda: prompt_pairs("ioi", n=2.5), r"n must be a whole number of at least 1, got 2\.5"),
+        (lambda: prompt_pairs("ioi", n=0), "n must be a whole number of at least 1, got 0"),
         (lambda: prompt_pairs("ioy", n=2), "no task 'ioy' in the language.*'ioi'"),
         (lambda: encode(["parc"]), "'parc' is no word of the language.*'park'"),
     ],
