@@ -1,0 +1,21 @@
+"""`interp sae`: one room per subcommand, each with `register(group)`; nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import typer
+
+from sae.commands import convert, train
+
+PARTS = (train, convert)
+"""The subcommands, in the order of the help."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sae` to the command line."""
+    group = typer.Typer(
+        help="Train sparse autoencoders and carry them between formats.", no_args_is_help=True
+    )
+    group.callback()(lambda: None)
+    for part in PARTS:
+        part.register(group)
+    app.add_typer(group, name="sae")
