@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError
@@ -16,13 +15,18 @@ from interp.results import Result
 from interp.sites import Site
 from sae.coder import Coder
 from sae.data import RowSource, row_source
+from sae.splicing import loss_recovered, tokens_of, written
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Evaluation", "evaluate", "match_dictionary"]
+__all__ = ["DECADES", "DENSE", "Evaluation", "evaluate"]
 
 _PIECE = 4096
+DENSE = 0.1
+"""A latent that fires on more than this share of rows is dense."""
+DECADES = np.arange(-7.0, 0.5, 0.5)
+"""Edges of the density histogram: log10 of the share of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -30,20 +34,45 @@ class Evaluation(Result):
     """``value``: fraction of variance unexplained; ``chance``: that of the random dictionary."""
 
     explained_variance: float
+    """1 - FVU: errors and distances from the mean are summed over rows, then divided (the dataset convention)."""
+    explained_variance_per_row: float
+    """The mean over rows of 1 - error / distance from the mean: weighs small rows as much as large ones."""
+    mse: float
+    """Mean over rows of the squared error, summed over coordinates."""
     l0: float
     """Codes used a row."""
+    l1: float
+    """Mean over rows of sum |code| times the length of its direction: the same however codes and directions share
+    the scale."""
     dead: float
     """Share of latents that fire on none of the rows."""
+    dense: float
+    """Share of latents that fire on more than a tenth of the rows."""
     cosine: float
     """Mean cosine between rows and reconstructions, both about the data's mean."""
+    cosine_raw: float
+    """The same about the origin."""
+    norm_ratio: float
+    """Mean over rows of |x^| / |x|."""
+    relative_bias: float
+    """E|x^|^2 / E[x.x^]: below 1 where reconstructions are too short (Rajamanoharan et al. 2024, "Gated", eq. 10)."""
+    shrinkage: float
+    """1 - 1/g, g the factor on all codes at once that makes the error smallest: 0 if codes are as large as they
+    should be, 0.1 if they are a tenth too small."""
     density: np.ndarray
     """[latent] share of rows a latent fires on."""
+    strongest: np.ndarray
+    """[latent] largest |code|."""
+    density_histogram: np.ndarray
+    """Latents that fire at all, by log10 of their density, in bins of half a decade from ``DECADES``."""
     row_error: np.ndarray
     """[sample] squared error."""
     row_power: np.ndarray
     """[sample] squared distance from the mean."""
     baselines: Mapping[str, float]
     """Name -> FVU on the same rows."""
+    recovered: Mapping[str, float]
+    """Through the model, where one was given: the shares and losses of :func:`sae.loss_recovered`; else empty."""
 
     def plot(self) -> go.Figure:
         """FVU beside the baselines."""
@@ -62,9 +91,11 @@ def evaluate(
     coder: Coder,
     data: Any,
     *,
+    model: Any = None,
     site: str | Site | None = None,
     reference: Any = None,
     groups: Sequence[int] | Tensor | np.ndarray | None = None,
+    skip_first: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """Reconstruction, sparsity and dead latents of ``coder`` on ``data``, with three baselines.
@@ -74,12 +105,17 @@ def evaluate(
     coder
         Anything with ``encode`` and ``decode``, ``d_sae``, ``k`` and ``W_dec``.
     data
-        Rows [sample, d] it was not trained on, or a store.
+        Rows [sample, d] it was not trained on, or a store; a pair (rows, targets) for a transcoder. With ``model``:
+        texts, Tokens or ids, whose activations at ``site`` are the rows.
+    model
+        A language model: the loss through it is measured too (:func:`sae.loss_recovered`).
     reference
         Rows on which the baselines are fitted (the training rows). None fits them on ``data`` itself, which flatters
         them.
     groups
-        [sample] the text of each row; the standard error then leaves out whole texts.
+        [sample] the text of each row; the standard error then leaves out whole texts (with ``model`` it does).
+    skip_first
+        With ``model``: leave out each text's first token, in the rows and in the splice.
 
     Returns
     -------
@@ -91,98 +127,144 @@ def evaluate(
     Raises
     ------
     InputError
-        Rows of another width than the coder's, or constant rows.
+        Rows of another width than the coder's, or constant rows; a model without a site.
+    ModelError
+        The model predicts no next token.
     """
-    source = row_source(data, site)
-    if source.d != coder.d_in:
-        raise InputError(
-            f"this coder reads rows of width {coder.d_in}; {source.place} has {source.d} (another site?)"
-        )
-    rows = source.draw(torch.arange(source.n))
-    fitted = rows if reference is None else _sampled(row_source(reference, site), seed)
-    mean = rows.double().mean(0)
-    power = (rows.double() - mean).square().sum(1)
+    recovered: dict[str, float] = {}
+    if model is not None:
+        recovered = _through(coder, model, data, site, skip_first)
+        data, groups = _captured(model, data, site, skip_first)
+    rows, targets, place = _pair(data, None if model is not None else site, coder)
+    fitted = targets if reference is None else _sampled(row_source(reference, site), seed)
+    mean = targets.double().mean(0)
+    power = (targets.double() - mean).square().sum(1)
     if float(power.sum()) <= 0:
         raise InputError("every row is the same: there is no variance to explain")
-    made, codes_used, fired = _reconstructed(coder, rows)
-    error = (rows.double() - made.double()).square().sum(1)
-    cosine = torch.nn.functional.cosine_similarity(rows.double() - mean, made.double() - mean, dim=1).mean()
+    tally = _tallied(coder, rows)
+    baselines = _baselines(coder, fitted, targets, power, seed)
+    error = (targets.double() - tally.made.double()).square().sum(1)
     fvu = float(error.sum() / power.sum())
-    few = _few(rows, seed)
-    baselines = {
-        f"PCA, {min(coder.k, source.d)} components": _pca_fvu(fitted, rows, coder.k),
-        "random dictionary": _random_fvu(
-            fitted.double().mean(0).float(), rows[few], float(power[few].sum()), coder, seed
-        ),
-    }
+    density = tally.fired.double() / len(rows)
     return Evaluation(
         name="FVU",
         value=fvu,
         stderr=_ratio_stderr(error, power, groups),
-        n=source.n,
+        n=len(rows),
         chance=baselines["random dictionary"],
         convention="sum of squared errors over sum of squared distances from the mean, all rows",
         explained_variance=1.0 - fvu,
-        l0=codes_used,
-        dead=float((fired == 0).double().mean()),
-        cosine=float(cosine),
-        density=(fired / source.n).numpy(),
+        explained_variance_per_row=float((1 - error / power)[power > 0].mean()),
+        mse=float(error.mean()),
+        l0=float(tally.fired.sum() / len(rows)),
+        l1=float(tally.length / len(rows)),
+        dead=float((density == 0).double().mean()),
+        dense=float((density > DENSE).double().mean()),
+        **_sizes(targets.double(), tally.made.double(), mean, coder),
+        density=density.numpy(),
+        strongest=tally.strongest.double().numpy(),
+        density_histogram=np.histogram(np.log10(density[density > 0].numpy()), bins=DECADES)[0],
         row_error=error.numpy(),
         row_power=power.numpy(),
         baselines=baselines,
+        recovered=recovered,
         provenance={
             "d_sae": coder.d_sae,
             "k": coder.k,
-            "place": source.place,
+            "place": place,
             "baselines_fitted_on": "the same rows" if reference is None else "reference rows",
         },
     )
 
 
-def match_dictionary(
-    learned: Float[Tensor, "latent _"], truth: Float[Tensor, "feature _"], *, threshold: float = 0.9
-) -> Result:
-    """How well a dictionary holds known directions: each true feature's best cosine among the learned ones.
+def _through(coder: Coder, model: Any, texts: Any, site: Any, skip_first: bool) -> dict[str, float]:
+    if site is None:
+        raise InputError("a model is read at a site: say site=, the one the coder was trained on")
+    loss = loss_recovered(coder, model, texts, site, skip_first=skip_first)
+    shares = {"ce": float(loss.value), "ce_against_zero": loss.ce_against_zero}
+    return shares | {"kl": loss.kl, "kl_against_zero": loss.kl_against_zero} | dict(loss.losses)
 
-    Returns
-    -------
-    Result
-        ``.value`` is the mean of the best cosines (MMCS); ``.chance`` the same for as many random directions;
-        ``.provenance["found"]`` the share of features above ``threshold`` and ``["best"]`` all best cosines.
-    """
-    if learned.shape[1] != truth.shape[1]:
-        raise InputError(f"learned directions are {learned.shape[1]} wide, the true ones {truth.shape[1]}")
-    random = torch.randn(learned.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    best, chance = (_best_cosine(d.double(), truth.double()) for d in (learned.detach(), random))
-    return Result(
-        name="MMCS",
-        value=float(best.mean()),
-        stderr=float(best.std() / len(best) ** 0.5) if len(best) > 1 else None,
-        n=len(best),
-        chance=float(chance.mean()),
-        convention="mean over true features of the largest cosine with a learned direction (signed)",
-        provenance={
-            "found": float((best > threshold).double().mean()),
-            "threshold": threshold,
-            "best": [float(b) for b in best],
-        },
+
+def _baselines(coder: Coder, fitted: Tensor, rows: Tensor, power: Tensor, seed: int) -> dict[str, float]:
+    few = _few(rows, seed)
+    mean = fitted.double().mean(0).float()
+    return {
+        f"PCA, {min(coder.k, rows.shape[1])} components": _pca_fvu(fitted, rows, coder.k),
+        "random dictionary": _random_fvu(mean, rows[few], float(power[few].sum()), coder, seed),
+    }
+
+
+def _captured(model: Any, texts: Any, site: Any, skip_first: bool) -> tuple[Tensor, Tensor | None]:
+    """Rows at a site of every real token, and the text of each."""
+    tokens = tokens_of(model, texts)
+    rows = torch.cat(
+        [model.capture(part, site).rows(site).flatten(1).float().cpu() for part in tokens.batches(64)]
     )
+    where = tokens.mask.nonzero()
+    if skip_first:
+        kept = where[:, 1] != tokens.mask.long().argmax(1)[where[:, 0]]
+        rows, where = rows[kept], where[kept]
+    return rows, where[:, 0] if len(tokens) > 1 else None
 
 
-def _best_cosine(learned: Tensor, truth: Tensor) -> Tensor:
-    unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-30) for x in (learned, truth)]
-    return (unit[1] @ unit[0].T).amax(1)
+def _pair(data: Any, site: Any, coder: Coder) -> tuple[Tensor, Tensor, str]:
+    """Rows, what should be written for them, and where they come from."""
+    pair = isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    source = row_source(data[0] if pair else data, site)
+    if source.d != coder.d_in:
+        raise InputError(
+            f"this coder reads rows of width {coder.d_in}; {source.place} has {source.d} (another site?)"
+        )
+    rows = source.draw(torch.arange(source.n))
+    targets = row_source(data[1]).draw(torch.arange(source.n)) if pair else rows
+    wide = getattr(coder, "d_out", coder.d_in)
+    if targets.shape[1] != wide:
+        raise InputError(
+            f"this coder writes rows of width {wide}; the targets have {targets.shape[1]}"
+            + ("" if pair else ": give a pair (rows, targets)")
+        )
+    return rows, targets, source.place
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    made: Tensor
+    fired: Tensor
+    strongest: Tensor
+    length: float
 
 
 @torch.no_grad()
-def _reconstructed(coder: Coder, rows: Tensor) -> tuple[Tensor, float, Tensor]:
-    """Reconstructions [sample, d], codes used a row, and how often each latent fired."""
+def _tallied(coder: Coder, rows: Tensor) -> _Tally:
+    """One pass of the coder over the rows, piece by piece."""
     made, fired = [], torch.zeros(coder.d_sae, dtype=torch.long)
+    strongest, length = torch.zeros(coder.d_sae), 0.0
+    norm = coder.W_dec.norm(dim=1).double()
     for piece in rows.split(_PIECE):
         codes = coder.encode(piece)
-        made.append(coder.decode(codes))
+        made.append(written(coder, codes, piece))
         fired += (codes != 0).sum(0)
-    return torch.cat(made), float(fired.sum() / len(rows)), fired
+        size = codes.abs()
+        strongest = torch.maximum(strongest, size.amax(0).float())
+        length += float(size.double().sum(0) @ norm)
+    return _Tally(made=torch.cat(made), fired=fired, strongest=strongest, length=length)
+
+
+@torch.no_grad()
+def _sizes(x: Tensor, made: Tensor, mean: Tensor, coder: Coder) -> dict[str, float]:
+    """How long reconstructions are, and which way they point."""
+    similarity = torch.nn.functional.cosine_similarity
+    offset = made - coder.b_dec.double() if getattr(coder, "wiring", "sae") == "sae" else made - mean
+    want, said = float(((x - made + offset) * offset).sum()), float(offset.square().sum())
+    product = float((x * made).sum())
+    power = float(made.square().sum())
+    return {
+        "cosine": float(similarity(x - mean, made - mean, dim=1).mean()),
+        "cosine_raw": float(similarity(x, made, dim=1).mean()),
+        "norm_ratio": float((made.norm(dim=1) / x.norm(dim=1).clamp_min(1e-300)).mean()),
+        "relative_bias": power / product if power else 0.0,  # the limit of ever shorter reconstructions
+        "shrinkage": 1 - said / want if want else 0.0,
+    }
 
 
 def _sampled(source: RowSource, seed: int, at_most: int = 16384) -> Tensor:

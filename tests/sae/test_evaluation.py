@@ -87,6 +87,72 @@ def test_the_error_of_fvu_is_that_of_repeated_draws() -> None:
     assert np.mean([r.stderr for r in draws]) == pytest.approx(spread, rel=0.4)
 
 
+def scaled(d: int, factor: float) -> sae.Coder:
+    """Finds every row and writes ``factor`` times it."""
+    coder = perfect(d)
+    with torch.no_grad():
+        coder.W_enc.mul_(factor)
+    return coder
+
+
+def test_sizes_of_a_coder_that_writes_too_little_have_closed_forms() -> None:
+    x = gaussian(400, 5, 0)
+    result = sae.evaluate(scaled(5, 0.8), x)
+    power = x.double().square().sum(1)
+    assert result.shrinkage == pytest.approx(0.2, abs=1e-6)
+    assert result.relative_bias == pytest.approx(0.8, abs=1e-6)
+    assert result.norm_ratio == pytest.approx(0.8, abs=1e-6)
+    assert result.mse == pytest.approx(0.04 * float(power.mean()), rel=1e-5)
+    assert result.l1 == pytest.approx(0.8 * float(x.abs().sum(1).mean()), rel=1e-5)
+    assert result.cosine_raw == pytest.approx(1)
+    np.testing.assert_allclose(result.strongest[:5], 0.8 * x.amax(0), rtol=1e-5)
+
+
+def test_length_of_codes_counts_the_length_of_directions() -> None:
+    x, longer = gaussian(100, 5, 0), perfect(5)
+    with torch.no_grad():
+        longer.W_dec.mul_(4)
+        longer.W_enc.div_(4)
+    assert sae.evaluate(longer, x).l1 == pytest.approx(sae.evaluate(perfect(5), x).l1, rel=1e-6)
+
+
+def test_explained_variance_of_rows_weighs_each_row_alike() -> None:
+    x = torch.cat([gaussian(50, 4, 0), 100 * gaussian(50, 4, 1)])
+    x = x - x.mean(0)
+    coder = sae.Coder(4, 2, 1)
+    with torch.no_grad():
+        coder.W_dec.copy_(torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]))
+        coder.W_enc.copy_(coder.W_dec.T)
+    result = sae.evaluate(coder, x)
+    power = x.double().square()
+    by_row = float((power[:, 0] / power.sum(1)).mean())
+    assert result.explained_variance_per_row == pytest.approx(by_row, rel=1e-4)
+    assert result.explained_variance == pytest.approx(float(power[:, 0].sum() / power.sum()), rel=1e-4)
+
+
+def test_densities_are_counted_dense_latents_and_all() -> None:
+    x = torch.eye(4).repeat(25, 1)
+    coder = perfect(4)  # the first four fire on a quarter of the rows each, the others never
+    result = sae.evaluate(coder, x)
+    np.testing.assert_allclose(result.density, [0.25] * 4 + [0] * 4)
+    assert (result.dead, result.dense) == (0.5, 0.5)
+    edges = np.arange(-7.0, 0.5, 0.5)
+    assert result.density_histogram[np.searchsorted(edges, np.log10(0.25)) - 1] == 4
+    assert result.density_histogram.sum() == 4
+
+
+def test_a_transcoder_is_judged_on_its_targets() -> None:
+    x = gaussian(200, 5, 0)
+    coder = sae.Coder(5, 10, 5, wiring="transcoder", d_out=3)
+    weight = gaussian(5, 3, 1)
+    with torch.no_grad():
+        coder.W_enc.copy_(torch.cat([torch.eye(5), -torch.eye(5)]).T)
+        coder.W_dec.copy_(torch.cat([weight, -weight]))
+    assert sae.evaluate(coder, (x, x @ weight)).value == pytest.approx(0, abs=1e-9)
+    with pytest.raises(InputError, match=r"writes rows of width 3; the targets have 5: give a pair"):
+        sae.evaluate(coder, x)
+
+
 def test_an_evaluation_is_saved_drawn_and_told(tmp_path: Path) -> None:
     result = sae.evaluate(perfect(5), gaussian(100, 5, 0))
     loaded = Result.load(result.save(tmp_path / "e"))
