@@ -56,6 +56,8 @@ class BenchSAE(nn.Module):
     Codes are multiplied by the norms of the coder's directions, so that every reconstruction is the coder's own.
     """
 
+    norm: Tensor
+
     def __init__(self, coder: Coder, cfg: BenchConfig) -> None:
         super().__init__()
         norm = coder.W_dec.detach().norm(dim=1)

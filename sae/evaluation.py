@@ -251,7 +251,7 @@ def _tallied(coder: Coder, rows: Tensor) -> _Tally:
 
 
 @torch.no_grad()
-def _sizes(x: Tensor, made: Tensor, mean: Tensor, coder: Coder) -> dict[str, float]:
+def _sizes(x: Tensor, made: Tensor, mean: Tensor, coder: Coder) -> dict[str, Any]:
     """How long reconstructions are, and which way they point."""
     similarity = torch.nn.functional.cosine_similarity
     offset = made - coder.b_dec.double() if getattr(coder, "wiring", "sae") == "sae" else made - mean

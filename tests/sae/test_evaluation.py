@@ -11,6 +11,7 @@ import torch
 import sae
 from interp.errors import InputError
 from interp.results import Result
+from sae.evaluation import Evaluation
 
 
 def gaussian(n: int, d: int, seed: int) -> torch.Tensor:
@@ -156,7 +157,7 @@ def test_a_transcoder_is_judged_on_its_targets() -> None:
 def test_an_evaluation_is_saved_drawn_and_told(tmp_path: Path) -> None:
     result = sae.evaluate(perfect(5), gaussian(100, 5, 0))
     loaded = Result.load(result.save(tmp_path / "e"))
-    assert isinstance(loaded, sae.Evaluation)
+    assert isinstance(loaded, Evaluation)
     assert loaded.baselines == result.baselines
     assert [len(trace.x) for trace in result.plot().data] == [1, 2]
 
