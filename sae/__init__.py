@@ -12,11 +12,17 @@ __distribution__ = (
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "ablate": "steering",
+        "clamp": "steering",
         "Coder": "coder",
         "Codes": "codes",
         "Evaluation": "evaluation",
         "Run": "training",
         "TrainConfig": "config",
+        "compare": "comparing",
+        "Comparison": "comparing",
+        "effect_curve": "steering",
+        "EffectCurve": "steering",
         "encode": "codes",
         "evaluate": "evaluation",
         "load": "storage",
@@ -28,6 +34,8 @@ __getattr__, __dir__, __all__ = attach(
         "recovery": "truth",
         "saebench": "benching",
         "splice": "splicing",
+        "stability": "comparing",
+        "steer": "steering",
         "train": "training",
     },
 )

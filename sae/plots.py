@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from interp.plots import Series, bars, lines
 from interp.plots.theme import styled
 
-__all__ = ["density_chart", "fvu_chart", "training_chart"]
+__all__ = ["density_chart", "effect_chart", "fvu_chart", "training_chart"]
 
 
 def training_chart(step: np.ndarray, fvu: np.ndarray, dead: np.ndarray, *, title: str = "") -> go.Figure:
@@ -53,3 +53,21 @@ def density_chart(density: np.ndarray, *, title: str = "") -> go.Figure:
         x_title="log10 of the share of tokens a latent fires on",
         y_title="latents",
     )
+
+
+def effect_chart(
+    amounts: np.ndarray,
+    effect: np.ndarray,
+    middle: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    title: str = "",
+    unit: str = "effect",
+) -> go.Figure:
+    """Effect of steering by amount, beside that of random latents (median, and a band about it)."""
+    series = [
+        Series(name="this latent", y=effect),
+        Series(name="random latents", y=middle, low=low, high=high),
+    ]
+    return lines(amounts, series, title=title, x_title="amount, in units of the code", y_title=unit)

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.results import Result
 
-__all__ = ["Recovery", "match_dictionary", "recovery"]
+__all__ = ["Recovery", "assigned", "cosines", "match_dictionary", "recovery"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -78,9 +78,9 @@ def recovery(
     InputError
         Directions of different widths, a direction of length 0 in the truth, or codes that do not fit.
     """
-    table = _cosines(learned, truth)
+    table = cosines(learned, truth)
     random = torch.randn(learned.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    match, cosine = _assigned(table, signed)
+    match, cosine = assigned(table, signed)
     best = table if signed else table.abs()
     nearest = best.argmax(0)
     fires = _firing(learned.detach(), truth, codes, true_codes, match)
@@ -90,7 +90,7 @@ def recovery(
         value=float(cosine.mean()),
         stderr=float(cosine.std(ddof=1) / n**0.5) if n > 1 else None,
         n=n,
-        chance=float(_assigned(_cosines(random, truth), signed)[1].mean()),
+        chance=float(assigned(cosines(random, truth), signed)[1].mean()),
         convention=f"mean {'' if signed else '|'}cosine{'' if signed else '|'} under the best one-to-one matching",
         mmcs=float(best.amax(1).mean()),
         mmcs_latents=float(best.amax(0).mean()),
@@ -103,7 +103,8 @@ def recovery(
     )
 
 
-def _cosines(learned: Tensor, truth: Tensor) -> Float[Tensor, "feature latent"]:
+def cosines(learned: Tensor, truth: Tensor) -> Float[Tensor, "feature latent"]:
+    """Cosine of every true direction with every learned one, float64."""
     if learned.shape[1] != truth.shape[1]:
         raise InputError(f"learned directions are {learned.shape[1]} wide, the true ones {truth.shape[1]}")
     both = [x.detach().double() for x in (truth, learned)]
@@ -113,7 +114,8 @@ def _cosines(learned: Tensor, truth: Tensor) -> Float[Tensor, "feature latent"]:
     return unit[0] @ unit[1].T
 
 
-def _assigned(table: Tensor, signed: bool) -> tuple[np.ndarray, np.ndarray]:
+def assigned(table: Tensor, signed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The one-to-one matching with the largest sum: [feature] latent or -1, and the cosine or 0."""
     from scipy.optimize import linear_sum_assignment
 
     score = (table if signed else table.abs()).numpy()
@@ -162,7 +164,7 @@ def match_dictionary(
         ``.provenance["found"]`` the share of features above ``threshold`` and ``["best"]`` all best cosines.
     """
     random = torch.randn(learned.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    best, chance = (_cosines(d, truth).amax(1) for d in (learned, random))
+    best, chance = (cosines(d, truth).amax(1) for d in (learned, random))
     return Result(
         name="MMCS",
         value=float(best.mean()),
