@@ -25,6 +25,8 @@ __getattr__, __dir__, __all__ = attach(
         "EffectCurve": "steering",
         "encode": "codes",
         "evaluate": "evaluation",
+        "label_latents": "labels",
+        "LabelTable": "labels",
         "load": "storage",
         "loss_recovered": "splicing",
         "LossRecovered": "splicing",

@@ -150,7 +150,7 @@ def stability(coders: Sequence[Any], *, threshold: float = 0.7, signed: bool = T
         value=float(values.mean()),
         stderr=float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None,
         n=len(values),
-        chance=float(np.mean([float(np.mean(c.chance)) for c in found.values()])),
+        chance=float(np.array([c.chance for c in found.values()], dtype=float).mean()),
         convention="mean cosine of matched latents, mean over pairs of coders; error over pairs",
         provenance={
             "pairs": [[i, j, float(c.value), c.shared] for (i, j), c in found.items()],

@@ -50,7 +50,9 @@ def test_a_coder_agrees_with_itself_and_not_with_chance() -> None:
     same = sae.compare(of(orthogonal(0)), of(orthogonal(0)))
     assert same.value == pytest.approx(1, abs=1e-6)
     other = sae.compare(of(orthogonal(0)), of(orthogonal(1)))
-    assert float(other.value) == pytest.approx(float(other.chance), abs=0.06)  # two random bases
+    assert float(other.value) == pytest.approx(
+        np.asarray(other.chance, dtype=float), abs=0.06
+    )  # two random bases
 
 
 def test_stability_over_seeds_is_the_mean_over_pairs() -> None:
@@ -64,13 +66,14 @@ def test_stability_over_seeds_is_the_mean_over_pairs() -> None:
         sae.stability(coders[:1])
 
 
+@pytest.mark.slow
 def test_trained_twice_a_dictionary_of_planted_features_is_stable() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = orthogonal(2, 16)
     on = torch.rand(4000, 16, generator=generator) < 0.12
     rows = (on * (1 + torch.rand(4000, 16, generator=generator))) @ truth
-    config = {"d_sae": 16, "k": 2, "steps": 200, "batch_size": 256}
+    config = {"d_sae": 16, "k": 2, "steps": 300, "batch_size": 256}
     runs = [sae.train(rows, sae.TrainConfig(seed=s, **config)).coder for s in (0, 1)]
     found = sae.stability(runs)
     # with no latent to spare a few of 16 stay on two features at once, other ones for another seed
-    assert float(found.value) > 0.75 > 0.5 > float(np.mean(found.chance))
+    assert float(found.value) > 0.75 > 0.5 > np.asarray(found.chance, dtype=float)

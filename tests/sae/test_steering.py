@@ -93,7 +93,7 @@ def test_a_latent_that_writes_a_token_beats_random_latents_of_equal_length(model
     found = sae.effect_curve(coder, model, ids(), last, 9, amounts=(0.0, 1.0, 4.0), metric=metric)
     assert np.asarray(found.value)[0] == pytest.approx(0)
     np.testing.assert_allclose(found.rank[1:], 1 / 21)
-    assert np.all(np.diff(np.asarray(found.value)) > 0)
+    assert np.all(np.diff(np.asarray(found.value, dtype=float)) > 0)
     direction = coder.W_dec[9].detach()
     by_hand = metric(model.logits(ids(), edits=[interp.add(last, direction, scale=4.0)])) - metric(
         model.logits(ids())
