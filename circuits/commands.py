@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from circuits.telling.commands import differ, tell
+
 Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"]
 _TASK = (
     "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a file of pairs, or 'planted'."
@@ -21,7 +23,8 @@ def register(app: typer.Typer) -> None:
     """Add `circuit` to the command line."""
     group = typer.Typer(help="Find circuits and say how faithful they are.", no_args_is_help=True)
     group.command("find")(find)
-    group.callback()(lambda: None)  # a group even while it has one command
+    group.command("report")(tell)
+    group.command("diff")(differ)
     app.add_typer(group, name="circuit")
 
 
@@ -55,21 +58,20 @@ def find(  # noqa: PLR0913  (one option each)
     """
     import circuits
     from circuits.exchange import write_csv
-    from interp import load
     from interp.runs.files import ensure_folder, write_json_atomic
     from interp.runs.provenance import provenance
 
     ensure_folder(out)
-    loaded, question = _question(load, task, model, device=device, n=n, split=split, seed=seed)
+    loaded, asked = question(task, model, device=device, n=n, split=split, seed=seed)
     options: dict[str, Any] = {"ablation": ablation}
-    graph = circuits.attribute(loaded, question, method=method, steps=steps, gqa=gqa, **options)  # type: ignore[arg-type]
-    faithfulness = circuits.evaluate(loaded, graph, question, seed=seed, **options)
+    graph = circuits.attribute(loaded, asked, method=method, steps=steps, gqa=gqa, **options)  # type: ignore[arg-type]
+    faithfulness = circuits.evaluate(loaded, graph, asked, seed=seed, **options)
     size = faithfulness.smallest(least)
     graph = graph.top(graph.n_edges if size is None else size)
     if check and method != "exact":
         worst = graph.order()[:check]
-        graph = circuits.edge_effects(loaded, question, edges=worst, graph=graph, **options)
-    record = _record(graph, faithfulness, size, least, question)
+        graph = circuits.edge_effects(loaded, asked, edges=worst, graph=graph, **options)
+    record = _record(graph, faithfulness, size, least, asked)
     record["provenance"] = provenance(loaded, seed=seed, command=shlex.join(["interp", *sys.argv[1:]]))
     graph.save(out / "graph.safetensors")
     faithfulness.save(out / "faithfulness.safetensors")
@@ -82,12 +84,11 @@ def find(  # noqa: PLR0913  (one option each)
     typer.echo(str(out / "circuit.json"))
 
 
-def _question(
-    load: Any, task: str, model: str, *, device: str, n: int, split: str, seed: int
-) -> tuple[Any, Any]:
-    from interp import tasks
+def question(task: str, model: str, *, device: str, n: int, split: str, seed: int) -> tuple[Any, Any]:
+    """The model, and what is asked of it: a named task, a file of pairs, planted trials, or a network's own task."""
+    from interp import load, tasks
     from interp.errors import InputError
-    from interp.toys import planted
+    from interp.toys import embedded, names, planted
 
     if task == "planted" or model.startswith("planted:"):
         if task != "planted" or not model.startswith("planted:"):
@@ -97,6 +98,11 @@ def _question(
         circuit = planted(model.removeprefix("planted:"))
         return load(model, device=device), circuit.task(n, seed=seed)
     loaded = load(model, device=device)
+    if task == "own":
+        own = embedded(model).task(n, seed=seed) if model in names() else None
+        if own is None:
+            raise InputError(f"{model!r} is no embedded network with a task of its own: name a task")
+        return loaded, own
     if Path(task).suffix:
         return loaded, tasks.read(task, model=loaded)
     return loaded, tasks.load(task, model=loaded, n=n, split=split, seed=seed)  # type: ignore[arg-type]

@@ -1,11 +1,14 @@
-"""`interp verify`: are the bytes of an activation store those that were written?"""
+"""`interp verify`: is what a store or a report says still so?"""
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+GROUP = "interp.verifiers"
 
 
 def register(app: typer.Typer) -> None:
@@ -14,15 +17,47 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A store's folder, or the folder that holds just one.")],
+    path: Annotated[
+        Path, typer.Argument(help="A store's folder (or the folder that holds just one), or a report's JSON.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="The model of a report, where its name does not load it.")
+    ] = None,
 ) -> None:
-    """Hash every shard of an activation store and compare with what was written.
+    """Check an activation store against its hashes, or do a report again.
 
-    Exit code 1 if a shard is missing, torn or has a changed bit; each is named.
+    A store: every shard is hashed. A circuit report: its parts, versions, weights and prompts are hashed, and its
+    scores, exact effects and faithfulness are done again in samples. Exit code 1 if anything differs; each is named.
 
-    Example: interp verify acts
+    Examples:
+
+        interp verify acts
+
+        interp verify circuit-report/report.json
     """
+    if path.suffix == ".json" and path.is_file():
+        ok, said = _verifier(path).verify(path, model=model)
+        typer.echo(said, err=not ok)
+        if not ok:
+            raise typer.Exit(1)
+        return
     from interp import open_store
 
     store = open_store(path).verify()
     typer.echo(f"VERIFIED {store.n_rows} rows in {len(store.shards)} shards")
+
+
+def _verifier(path: Path) -> Any:
+    from interp.errors import StoreError
+    from interp.runs.files import read_json
+
+    record = read_json(path)
+    schema = str(record.get("schema", "")) if isinstance(record, dict) else ""
+    found = [entry.load() for entry in entry_points(group=GROUP)]
+    for one in found:
+        if schema.split("/")[0] == one.schema:
+            return one
+    raise StoreError(
+        f"{path} is nothing that can be verified: its schema is {schema or 'not named'!r} "
+        f"(there are: {', '.join(one.schema for one in found)})"
+    )

@@ -21,7 +21,7 @@ from interp.plots.bundle import plotly_bundle
 from interp.report.content import SCHEMA, STATUSES
 from interp.runs.files import write_bytes_atomic
 
-__all__ = ["read", "render", "script_json", "write"]
+__all__ = ["csp_hash", "read", "render", "script_json", "write"]
 
 MAX_BYTES = 512 * 2**20
 """The largest report.json that :func:`read` opens."""
@@ -72,7 +72,8 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def _csp_hash(source: str) -> str:
+def csp_hash(source: str) -> str:
+    """How a Content-Security-Policy names a script that may run: by the hash of its text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
 
 
@@ -100,7 +101,7 @@ def render(report: Mapping[str, Any], *, twin: str = "") -> str:
     folder = resources.files("interp.report")
     script = (folder / "page.js").read_text("utf-8")
     bundle = plotly_bundle() if any(section["plates"] for section in report["sections"]) else None
-    allowed = [_csp_hash(script), *([bundle.csp_hash] if bundle else [])]
+    allowed = [csp_hash(script), *([bundle.csp_hash] if bundle else [])]
     return environment.get_template("template.html.j2").render(
         report=report,
         statuses=STATUSES,

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
     from interp.tokens import Tokens
 
-__all__ = ["SCHEMA", "load", "save"]
+__all__ = ["SCHEMA", "from_lines", "load", "save", "to_lines"]
 
 SCHEMA = 1
 FORMAT = "interp task"
 
 
-def save(task: Task, path: str | Path) -> Path:
-    """Write ``task`` so that ``path`` holds all of it or what it held before."""
+def to_lines(task: Task) -> list[dict[str, Any]]:
+    """The header and a row per pair, as JSON values."""
     rows = []
     for i, (texts, fact) in enumerate(zip(task.texts, task.facts, strict=True)):
         rows.append(
@@ -56,9 +56,14 @@ def save(task: Task, path: str | Path) -> Path:
         "pad": _padding(task),
         "side": "right" if bool(task.clean.mask[:, 0].all()) else "left",
     }
+    return [header, *rows]
+
+
+def save(task: Task, path: str | Path) -> Path:
+    """Write ``task`` so that ``path`` holds all of it or what it held before."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, b"".join(json_bytes(line) + b"\n" for line in (header, *rows)))
+    write_bytes_atomic(path, b"".join(json_bytes(line) + b"\n" for line in to_lines(task)))
     return path
 
 
@@ -73,10 +78,21 @@ def _padding(task: Task) -> int:
 
 def load(path: str | Path) -> Task:
     """See :meth:`interp.tasks.Task.load`."""
+    path = Path(path)
+    return from_lines(_lines(path), source=path)
+
+
+def from_lines(lines: list[dict[str, Any]], *, source: str | Path) -> Task:
+    """The task that :func:`to_lines` wrote; ``source`` is what errors call it.
+
+    Raises
+    ------
+    StoreError
+        The lines are foreign, of a later schema, or changed.
+    """
     from interp.tasks.task import Task
 
-    path = Path(path)
-    header, rows = _lines(path)
+    header, rows = _checked(lines, source)
     try:
         strings = {int(key): str(text) for key, text in header["tokens"].items()}
         known = header["reference"]
@@ -91,25 +107,28 @@ def load(path: str | Path) -> Task:
             provenance=header["provenance"],
         )
     except (InterpError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read as a task: {type(error).__name__}: {error}") from error
+        raise StoreError(f"{source} cannot be read as a task: {type(error).__name__}: {error}") from error
     if task.describe()["prompts_sha256"] != header.get("prompts_sha256"):
         raise StoreError(
-            f"{path} is damaged or was edited: its prompts and answers do not have the hash it names"
+            f"{source} is damaged or was edited: its prompts and answers do not have the hash it names"
         )
     return task
 
 
-def _lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise StoreError(f"no task at {path}")
     try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
     except ValueError as error:
         raise StoreError(f"{path} is no task file, or it is torn: {error}") from error
+
+
+def _checked(lines: list[dict[str, Any]], source: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not lines or not isinstance(lines[0], dict) or lines[0].get("format") != FORMAT:
-        raise StoreError(f"{path} was not written by Task.save; read your own data with interp.tasks.read")
+        raise StoreError(f"{source} was not written by Task.save; read your own data with interp.tasks.read")
     if lines[0].get("schema") != SCHEMA:
-        raise StoreError(f"{path} has task schema {lines[0].get('schema')!r}; this version reads {SCHEMA}")
+        raise StoreError(f"{source} has task schema {lines[0].get('schema')!r}; this version reads {SCHEMA}")
     return lines[0], lines[1:]
 
 

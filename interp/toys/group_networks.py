@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
@@ -14,6 +15,9 @@ from interp.toys.groups import Group
 from interp.toys.groups.words import Word
 from interp.toys.train_group import pairs
 from interp.toys.training_runs import untrained
+
+if TYPE_CHECKING:
+    from interp.tasks.task import Task
 
 __all__ = ["GroupNetwork", "make", "names"]
 
@@ -56,6 +60,30 @@ class GroupNetwork(Embedded):
         a, b = ids[:, 0], ids[:, 1]
         known = {"answer": Word(self.card.get("word", "ab")).values(self.group, a, b), "left": a, "right": b}
         return {name: last(ids, values) for name, values in known.items()}
+
+    def task(self, n: int = 64, *, seed: int = 0) -> Task:
+        """The product of ``a`` and ``b``, against that of another input with another product."""
+        from interp.tasks.pairs import Pair
+        from interp.tasks.task import Task
+
+        ids = self.inputs(self.group.order**2, seed=seed)
+        answers = self.labels(ids)["answer"][:, -1].tolist()
+        rows = [tuple(row) for row in ids.tolist()]
+        strings = self.strings
+        made = []
+        for i in range(min(n, len(rows))):
+            other = next(
+                j % len(rows) for j in range(i + 1, i + len(rows)) if answers[j % len(rows)] != answers[i]
+            )
+            texts = tuple(" ".join(strings[t] for t in rows[j]) for j in (i, other))
+            made.append(Pair(
+                clean=rows[i], corrupted=rows[other], answers=(answers[i],), wrong=(answers[other],), facts={},
+                texts=(texts[0], texts[1]),
+            ))  # fmt: skip
+        return Task.of(
+            made, name="product", measure="logit_difference", show=lambda token: strings[token],
+            provenance={"source": self.name, "seed": seed, "corruption": "another input with another product"},
+        )  # fmt: skip
 
     def _source(self, n: int) -> str:
         return f"{n} of its {self.group.order**2} inputs 'a b ='"

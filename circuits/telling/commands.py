@@ -1,0 +1,117 @@
+"""`interp circuit report` and `interp circuit diff`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["CircuitVerifier", "differ", "tell"]
+
+LISTED = 20
+
+
+def tell(  # noqa: PLR0913  (one option each)
+    task: Annotated[
+        str, typer.Argument(help="A task, a file of pairs, or 'own': what an embedded network was made for.")
+    ],
+    model: Annotated[str, typer.Option(help="A folder, a hub name, or an embedded network.")] = "mini",
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit-report"),
+    graph: Annotated[
+        Path | None, typer.Option(help="A graph.safetensors that `circuit find` wrote for the same prompts.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="How edges are scored.")] = "eap-ig",
+    steps: Annotated[int, typer.Option(min=1, help="Points of the eap-ig methods.")] = 5,
+    n: Annotated[int, typer.Option(min=2, help="Pairs of prompts of a named task.")] = 64,
+    split: Annotated[str, typer.Option(help="Of a named task: train or heldout.")] = "heldout",
+    least: Annotated[float, typer.Option(help="The faithfulness that the circuit must reach.")] = 0.9,
+    check: Annotated[int, typer.Option(min=0, help="Largest edges to measure exactly.")] = 50,
+    gqa: Annotated[str, typer.Option(help="ungrouped or grouped keys and values.")] = "ungrouped",
+    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
+) -> None:
+    """Find a circuit, measure it, and tell it: one page that opens anywhere, and the same as files.
+
+    Writes report.html, report.json (`interp verify` checks it), report.md, report.edges.csv, report.graph.safetensors.
+
+    Examples:
+
+        interp circuit report ioi --out ioi-report
+
+        interp circuit report own --model group:C59 --out c59-report
+    """
+    import circuits
+    from circuits.commands import question
+
+    loaded, asked = question(task, model, device=device, n=n, split=split, seed=seed)
+    scored = (
+        circuits.Graph.load(graph)
+        if graph is not None
+        else circuits.attribute(loaded, asked, method=method, steps=steps, gqa=gqa)  # type: ignore[arg-type]
+    )
+    made = circuits.report(
+        loaded, asked, scored, out=out / "report.html", least=least, check=check, seed=seed,
+        command=shlex.join(["interp", *sys.argv[1:]]),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(
+            json.dumps({"html": str(made.html), "json": str(made.json), "title": made.record["title"]})
+        )
+    else:
+        typer.echo(str(made.html))
+
+
+def differ(
+    first: Annotated[Path, typer.Argument(help="A report.json, or a graph.safetensors.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of a network of the same shape.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output.")
+    ] = False,
+) -> None:
+    """Compare two circuits: edges lost and gained, and how far their scores agree.
+
+    Example:
+
+        interp circuit diff a/report.json b/report.json
+    """
+    from circuits.telling.comparing import diff
+
+    found = diff(first, second)
+    if as_json:
+        keys = ("value", "chance", "n", "correlation", "rank", "gained", "lost", "common")
+        record: dict[str, Any] = {key: getattr(found, key) for key in keys}
+        record |= {key: getattr(found, key).tolist() for key in ("sizes", "overlap", "by_chance")}
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(
+        f"{len(found.common)} edges in both, {len(found.lost)} only in the first, {len(found.gained)} only in the "
+        f"second: overlap {found.value:.2f} (random circuits: {found.chance:.3f})"
+    )
+    if found.correlation is not None:
+        typer.echo(f"scores of all {found.scores.shape[1]} edges: correlation {found.correlation:.3f}")
+    for sign, names in (("-", found.lost), ("+", found.gained)):
+        for name in names[:LISTED]:
+            typer.echo(f"{sign} {name}")
+        if len(names) > LISTED:
+            typer.echo(f"{sign} and {len(names) - LISTED} more")
+
+
+class CircuitVerifier:
+    """What `interp verify` asks for a circuit report."""
+
+    schema = "interp-circuit-report"
+
+    @staticmethod
+    def verify(path: Path, *, model: str | None = None) -> tuple[bool, str]:
+        """Whether the report is verified, and what to say."""
+        from circuits.telling.checking import verify
+
+        found = verify(path, model=model)
+        return found.ok, str(found)
