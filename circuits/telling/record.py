@@ -254,15 +254,15 @@ def _calibration(graph: Graph) -> dict[str, Any] | None:
 
 def _reference(graph: Graph, task: Any) -> dict[str, Any] | None:
     known = task.reference
-    edges = () if known is None else tuple(str(edge) for edge in known.edges)
-    if not edges:
+    if known is None or not known.edges:
         return None
+    edges = tuple(str(edge) for edge in known.edges)
     found = compare(graph, edges)
     numbers = {name: getattr(found, name) for name in ("average_precision", "precision", "recall", "f1")}
     return {
         "said": known.describe(),
         "auc": float(np.asarray(found.value)),
         **numbers,
-        "edges": np.flatnonzero(graph.layout.mask(list(edges))),
+        "edges": np.flatnonzero(graph.layout.mask(edges)),
         "convention": found.convention,
     }

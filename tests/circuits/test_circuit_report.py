@@ -54,6 +54,7 @@ def test_all_files_are_written_and_the_graph_comes_back_from_each(made, record) 
         np.testing.assert_array_equal(graph.scores, made.graph.scores)
         np.testing.assert_array_equal(graph.chosen, made.graph.chosen)
         np.testing.assert_array_equal(graph.exact, made.graph.exact)
+        assert graph.stderr is not None
         np.testing.assert_allclose(graph.stderr, made.graph.stderr, rtol=1e-12)  # a square root and back
     assert edge_names(record["graph"]) == made.graph.edges
     text = made.html.with_suffix(".md").read_text("utf-8")

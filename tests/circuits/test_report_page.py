@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +33,10 @@ def gpt2(n_layers: int, n_heads: int):
         n_layer=n_layers, n_head=n_heads, n_embd=4 * n_heads, n_positions=16, vocab_size=50,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
-    return interp.load(GPT2LMHeadModel(config).eval().to(torch.float64))
+    return interp.load(GPT2LMHeadModel(config).eval().double())
 
 
-def random_task(n: int, *, show=str) -> Task:
+def random_task(n: int, *, show: Callable[[int], str] = str) -> Task:
     rng = np.random.default_rng(0)
     pairs = []
     for _ in range(n):
