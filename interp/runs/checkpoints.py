@@ -7,6 +7,7 @@ manifest is the run's own business.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from interp.runs.files import (
     read_json,
     sha256_file,
     translated,
+    unique,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -119,13 +121,25 @@ def lines_until(folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or a StoreError that names it."""
+    """The tensors of a safetensors file.
+
+    Raises
+    ------
+    StoreError
+        Missing, unreadable, damaged, of a type that torch has not, or with two tensors of one name.
+    """
     try:
-        return load_tensors(path.read_bytes())
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        tensors = load_tensors(data)
+        json.loads(data[8 : 8 + length], object_pairs_hook=unique)  # the library takes the last of two
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing") from error
-    except SafetensorError as error:
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, ValueError, RecursionError, RuntimeError, TypeError) as error:
         raise StoreError(f"{path} is damaged: {error}") from error
+    return tensors
 
 
 def _steps(folder: Path) -> list[int]:

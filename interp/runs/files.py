@@ -40,6 +40,7 @@ __all__ = [
     "sha256_file",
     "sweep_temporaries",
     "translated",
+    "unique",
     "write_bytes_atomic",
     "write_json_atomic",
 ]
@@ -223,14 +224,24 @@ def read_json(path: str | Path, *, limit: int = 1 << 28) -> Any:
     Raises
     ------
     StoreError
-        If the file is missing, larger than ``limit``, or not JSON.
+        If the file is missing, larger than ``limit``, not JSON, or an object in it has two values of one name.
     """
     path = Path(path)
     data = _read(path, limit)
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: not JSON ({error})") from error
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs, as a hook of ``json.loads``: of two values of one name neither is the right one."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two values of the name {twice[:80]!r}")
+    return made
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -36,13 +36,13 @@ def convert(
     """
     import sae
     from interp.errors import CheckError, InputError
-    from sae.comparison import compare
+    from sae.formats.agreement import agreement
 
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise InputError(f"{destination} is not an empty folder; choose another")
     coder = sae.load(source)
     sae.save(coder, destination, format=format)
-    found = compare(coder, sae.load(destination), seed=seed)
+    found = agreement(coder, sae.load(destination), seed=seed)
     record: dict[str, Any] = {"path": str(destination), "format": format, **found}
     if max(found["codes"], found["rows"]) > tolerance:
         raise CheckError(

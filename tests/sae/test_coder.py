@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import sae
 from interp.errors import InputError, StoreError
+from interp.stores.manifest import sealed, unsealed
 
 
 def coder(d: int = 6, n: int = 20, k: int = 3) -> sae.Coder:
@@ -82,7 +83,7 @@ def test_what_is_not_a_sound_coder_is_refused_with_its_name(tmp_path: Path) -> N
     card = json.loads((folder / "coder.json").read_text())
 
     def written(**changes: object) -> Path:
-        (folder / "coder.json").write_text(json.dumps(card | changes))
+        (folder / "coder.json").write_text(json.dumps(sealed(unsealed(card, "") | changes)))
         return folder
 
     with pytest.raises(StoreError, match="schema 9"):
@@ -95,8 +96,11 @@ def test_what_is_not_a_sound_coder_is_refused_with_its_name(tmp_path: Path) -> N
         sae.load(written(kind="__import__"))
     with pytest.raises(StoreError, match="torn or changed"):
         sae.load(written(sha256="0" * 64))
-    with pytest.raises(StoreError, match="is .*20.* expected .*21"):
+    with pytest.raises(StoreError, match=r"d_sae = 20; coder\.json says 21"):
         sae.load(written(d_sae=21))
+    (folder / "coder.json").write_text(json.dumps(card | {"k": 4}))
+    with pytest.raises(StoreError, match="do not match their check"):
+        sae.load(folder)
 
 
 @pytest.mark.parametrize("where", [3, 40, 200, 1000])
@@ -118,8 +122,7 @@ def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
     tensors["b_enc"][2] = float("nan")
     save_file(tensors, folder / "coder.safetensors")
     card = json.loads((folder / "coder.json").read_text())
-    (folder / "coder.json").write_text(
-        json.dumps(card | {"sha256": sha256_file(folder / "coder.safetensors")})
-    )
+    changed = unsealed(card, "") | {"sha256": sha256_file(folder / "coder.safetensors")}
+    (folder / "coder.json").write_text(json.dumps(sealed(changed)))
     with pytest.raises(StoreError, match="b_enc holds NaN"):
         sae.load(folder)

@@ -9,7 +9,7 @@ from torch import Tensor
 from interp.errors import InputError
 from sae.coder import Coder
 
-__all__ = ["compare", "telling_rows"]
+__all__ = ["agreement", "telling_rows"]
 
 
 def telling_rows(coder: Coder, n: int, *, seed: int) -> Float[Tensor, "sample d_in"]:
@@ -29,7 +29,7 @@ def telling_rows(coder: Coder, n: int, *, seed: int) -> Float[Tensor, "sample d_
 
 
 @torch.no_grad()
-def compare(a: Coder, b: Coder, *, n_rows: int = 256, seed: int = 0) -> dict[str, float | int]:
+def agreement(a: Coder, b: Coder, *, n_rows: int = 256, seed: int = 0) -> dict[str, float | int]:
     """Largest difference of codes and of reconstructions, each over the largest of its kind; and the codes used.
 
     Raises
