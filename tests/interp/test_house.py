@@ -96,7 +96,7 @@ def test_a_lazy_package_finds_names_by_place_alias_and_submodule() -> None:
         find("InputErorr")
     with pytest.raises(ModuleNotFoundError, match=r"interp\.nowhere"):
         find("_gone")
-    del vars(interp)["Nearest"]  # attach keeps what it found on the package; this name is not one of ours
+    del vars(interp)["Nearest"]  # attach keeps what it found on the package; this name is not one of ours  # pyright: ignore[reportIndexIssue]
 
 
 def test_no_module_bears_the_name_of_a_public_function_of_its_package(root: Path) -> None:
