@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from interp.plots import Series, heatmap, lines
 
-__all__ = ["curve_chart", "dose_chart", "sweep_chart", "transfer_chart"]
+__all__ = ["curve_chart", "dose_chart", "prefix_chart", "sweep_chart", "transfer_chart"]
 
 
 def sweep_chart(
@@ -77,3 +77,23 @@ def dose_chart(
     return lines(
         list(doses), series, title=title, x_title="dose (mean residual norms)", y_title="change of the metric"
     )
+
+
+def prefix_chart(
+    sizes: Sequence[int],
+    accuracy: np.ndarray,
+    interval: np.ndarray | None,
+    *,
+    others: Mapping[str, np.ndarray],
+    adaptive: tuple[np.ndarray, np.ndarray],
+    majority: float,
+    title: str = "",
+) -> go.Figure:
+    """Accuracy over the size of a prefix with its band and its controls; the adaptive reader at its mean size."""
+    ends = (None, None) if interval is None else (interval[:, 0], interval[:, 1])
+    series = [Series(name="prefix", y=accuracy, low=ends[0], high=ends[1])]
+    series += [Series(name=name, y=values, baseline=True) for name, values in others.items()]
+    figure = lines(list(sizes), series, title=title, x_title="coordinates", y_title="held-out accuracy")
+    figure.add_scatter(x=adaptive[0], y=adaptive[1], mode="markers", name="until sure (mean size)")
+    figure.add_hline(y=majority, line={"dash": "dot", "color": "#222222", "width": 1.2})
+    return figure.update_xaxes(type="log")

@@ -97,7 +97,7 @@ def sweep(
             raise InputError(f"extras={name!r}{nearest(name, EXTRAS)}; they are {', '.join(EXTRAS)}")
     options: dict[str, Any] = {
         "seeds": seeds, "test_fraction": test_fraction, "max_samples": max_samples, "extras": extras,
-        "template": _template(probe), "progress": progress,
+        "template": template_of(probe), "progress": progress,
     }  # fmt: skip
     if isinstance(labels, Mapping):
         return Sweeps({
@@ -112,14 +112,14 @@ def _sweep(
     max_samples: int | None, extras: Sequence[str], template: Any, progress: bool,
 ) -> SweepResult:  # fmt: skip
     names, every = read(source, labels, sites, **place)
-    data = _usable(every, max_samples, seeds)
+    data = usable(every, max_samples, seeds)
     splits = [split_by_group(data.groups, test_fraction=test_fraction, seed=seed) for seed in seeds]
-    majority = _majority(data.labels, splits)
+    majority = majority_share(data.labels, splits)
     tally = _filled(template, names, data, seeds, splits, progress)
     found: dict[str, Any] = {}
     baselines = {}
     for kind in (e for e in extras if e in ("random_init", "shuffled_tokens")):
-        other = _usable(
+        other = usable(
             read(source, labels, sites, **place, baseline=kind, seed=seeds[0])[1], max_samples, seeds
         )
         cuts = [split_by_group(other.groups, test_fraction=test_fraction, seed=seed) for seed in seeds]
@@ -220,11 +220,11 @@ def selectivity(
     Hewitt & Liang 2019, Designing and interpreting probes with control tasks.
     """
     _, every = read({"x": x}, y, "x", tokens=None, groups=groups, types=types)
-    data = _usable(every, None, seeds)
+    data = usable(every, None, seeds)
     if data.types is None:
         raise InputError("the word types do not differ; the control task would be a constant")
     splits = [split_by_group(data.groups, test_fraction=0.3, seed=seed) for seed in seeds]
-    tally = _filled(_template(probe), ["x"], data, seeds, splits, False)
+    tally = _filled(template_of(probe), ["x"], data, seeds, splits, False)
     tested = tally.counts > 0
     gap = (tally.correct["task"] - tally.correct["control"])[:, tested]
     stderr, ends = group_interval(gap, tally.counts[tested])
@@ -235,7 +235,7 @@ def selectivity(
     )  # fmt: skip
 
 
-def _template(probe: Any) -> Any:
+def template_of(probe: Any) -> Any:
     from probes.discriminants import LDAProbe, MassMeanProbe, RidgeProbe
     from probes.linear import LogisticProbe
 
@@ -257,7 +257,7 @@ def _progress(names: Sequence[str], shown: bool) -> Any:
     return progress(names, total=len(names), desc="probes", enabled=None if shown else False)
 
 
-def _majority(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
+def majority_share(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
     right = total = 0
     for test in splits:
         classes, counts = np.unique(labels[~test], return_counts=True)
@@ -270,7 +270,7 @@ def _majority(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
     return right / total
 
 
-def _usable(data: Samples, max_samples: int | None, seeds: Sequence[int]) -> Samples:
+def usable(data: Samples, max_samples: int | None, seeds: Sequence[int]) -> Samples:
     """The labelled samples, at most ``max_samples`` of them."""
     if not len(seeds):
         raise InputError("seeds is empty; give at least one")

@@ -54,10 +54,12 @@ __getattr__, __dir__, __all__ = attach(
         # geometry
         "class_distance_variance": "collapse",
         "curvature": "geometry",
+        "cyclic_order": "orders",
         "feature_variance_share": "structure",
         "find_circle": "structure",
         "fourier_concentration": "structure",
         "intra_sentence_similarity": "geometry",
+        "linear_order": "orders",
         "max_explainable_variance": "geometry",
         "mean_cosine": "geometry",
         "mixture_index": "structure",

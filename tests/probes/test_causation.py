@@ -49,7 +49,7 @@ def high_against_low(logits: torch.Tensor) -> torch.Tensor:
 
 def test_a_label_that_the_logits_read_is_encoded_and_used() -> None:
     model, tokens, ids = setting()
-    found = causal_use(model, tokens, SITE, (ids >= 6).long(), high_against_low, n_controls=19, seeds=[0])
+    found = causal_use(model, tokens, SITE, (ids >= 6).long(), high_against_low, controls=19, seeds=[0])
     assert found.verdict == "encoded and used"
     assert found.p_value == pytest.approx(0.05)
     effect = np.asarray(found.value)
@@ -68,7 +68,7 @@ def test_a_label_written_where_nothing_reads_is_encoded_and_not_used() -> None:
     planted = type(silent)(site=SITE, vector=exact, origin=silent.origin, name="planted")
     for along in (None, planted):
         found = causal_use(
-            model, tokens, SITE, ids % 2, high_against_low, along=along, n_controls=19, seeds=[0]
+            model, tokens, SITE, ids % 2, high_against_low, along=along, controls=19, seeds=[0]
         )
         assert found.verdict == "encoded, not used"
         assert found.accuracy > 0.99
@@ -79,7 +79,7 @@ def test_a_label_written_where_nothing_reads_is_encoded_and_not_used() -> None:
 def test_a_random_label_is_not_encoded() -> None:
     model, tokens, ids = setting()
     noise = torch.randint(2, ids.shape, generator=torch.Generator().manual_seed(3))
-    found = causal_use(model, tokens, SITE, noise, high_against_low, n_controls=19, seeds=[0, 1])
+    found = causal_use(model, tokens, SITE, noise, high_against_low, controls=19, seeds=[0, 1])
     assert found.verdict == "not encoded"
     assert found.accuracy_interval[0] <= found.nothing
 
@@ -123,6 +123,6 @@ def test_what_has_no_direction_or_no_verdict_is_named() -> None:
         direction(three, SITE, of=7)
     assert direction(three, SITE, of=1).vector.shape == (D,)
     with pytest.raises(InputError, match=r"has classes \[0, 1, 2\]; a verdict is given on two"):
-        causal_use(model, tokens, SITE, ids % 3, high_against_low, n_controls=19, seeds=[0])
+        causal_use(model, tokens, SITE, ids % 3, high_against_low, controls=19, seeds=[0])
     with pytest.raises(InputError, match="needs at least 19"):
-        causal_use(model, tokens, SITE, ids % 2, high_against_low, n_controls=5)
+        causal_use(model, tokens, SITE, ids % 2, high_against_low, controls=5)
