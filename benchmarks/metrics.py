@@ -1,20 +1,23 @@
 """What do all pairs of layers cost, and a whole profile beside the forward passes that made the activations?
 
-    python benchmarks/metrics.py [--part pairs|large|profile|all] [--width 768] [--layers 12]
+    python benchmarks/metrics.py [--part pairs|large|profile|memory|all] [--width 768] [--layers 12]
 
 ``pairs``: n = 4096, every pair of layers, against a per-pair Gram library (ckatorch where it installs; else its
 algorithm, float64 Grams rebuilt for each pair). ``large``: n = 8192 against Grams kept in memory, and n = 20000 exact
 debiased against biased against blocks. ``profile``: a random GPT-2 small, the profile of all layers and blockwise and
-exact CKA against the forward passes alone. CPU seconds of this process; ratios within one run. JSON lines.
+exact CKA against the forward passes alone. ``memory`` (not part of ``all``): a million rows through one Moments,
+and the resident memory along the way. CPU seconds of this process, ratios within one run; JSON lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from collections.abc import Callable
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,18 +178,42 @@ def profile(d: int, n_layers: int) -> None:
     )  # fmt: skip
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def memory(d: int, n_layers: int, n: int = 1_000_000, chunk: int = 2000) -> None:
+    """A million rows of every site through one Moments: resident memory at every tenth, sums stated before."""
+    generator = torch.Generator().manual_seed(0)
+    pool = {str(layer): torch.randn(chunk, d, generator=generator) for layer in range(n_layers)}
+    made = Moments({site: d for site in pool})
+    start, seen = time.process_time(), []
+    for step in range(n // chunk):
+        size = torch.rand(chunk, 1, generator=generator) + 0.5  # new rows each time, at little cost
+        made.update({site: 3 + size * x for site, x in pool.items()})
+        if (step + 1) * chunk % (n // 10) == 0:
+            seen.append(round(resident() / 1e6))
+            print(json.dumps({"rows": made.n, "resident_mb": seen[-1]}), flush=True)
+    record(
+        case="memory", rows=made.n, layers=n_layers, d=d, stated_mb=round(made.config.n_bytes / 1e6),
+        resident_mb=seen, growth_mb=seen[-1] - seen[0], cpu_seconds=round(time.process_time() - start),
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", default="all", choices=("pairs", "large", "profile", "all"))
+    parser.add_argument("--part", default="all", choices=("pairs", "large", "profile", "memory", "all"))
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    for part in (pairs, large, profile):
-        if asked.part in (part.__name__, "all"):
+    for part in (pairs, large, profile, memory):
+        if asked.part == part.__name__ or (asked.part == "all" and part is not memory):
             part(asked.width, asked.layers)
 
 

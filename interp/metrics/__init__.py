@@ -65,6 +65,7 @@ __getattr__, __dir__, __all__ = attach(
         "mixture_index": "structure",
         "mle_dimension": "dimension",
         "neural_collapse": "collapse",
+        "scatter_ratio": "collapse",
         "parallelogram_rqi": "structure",
         "self_similarity": "geometry",
         "separability": "structure",
@@ -76,7 +77,8 @@ __getattr__, __dir__, __all__ = attach(
         "layer_similarity": "profiles",
         "random_init": "baselines",
         "shuffled_tokens": "baselines",
-        "training_profile": "profiles",
+        "training_phases": "training",
+        "training_profile": "training",
         # what is declared
         "INVARIANCES": "declared",
         "invariances": "declared",

@@ -12,40 +12,49 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.metrics.declared import outcome
-from interp.metrics.rows import Data, checked
+from interp.metrics.rows import Data, checked, jackknife
 from interp.moments.accumulator import SiteMoments
 from interp.moments.sources import moments_of
+from interp.moments.sums import Sums
 from interp.results import Result
 
-__all__ = ["class_distance_variance", "neural_collapse"]
+__all__ = ["class_distance_variance", "neural_collapse", "scatter_ratio"]
+
+Labels = Int[Tensor, "sample"] | np.ndarray | None
+
+
+def _moments(x: Data, labels: Labels) -> SiteMoments:
+    if isinstance(x, SiteMoments):
+        if not x.moments.config.n_classes:
+            raise InputError(f"the moments of {x.site} hold no classes: accumulate with labels=")
+        return x
+    if labels is None:
+        raise InputError("labels [sample] are needed with rows")
+    return moments_of({"x": checked(x)}, labels=labels, products="float64", twin=False, block=0)["x"]
 
 
 def _classes(
-    x: Data, labels: Int[Tensor, "sample"] | np.ndarray | None
-) -> tuple[SiteMoments, Float64[Tensor, "class"], Float64[Tensor, "class d"], Float64[Tensor, "class"]]:
-    """Moments, and the counts, means and mean squared spreads of the classes that have rows."""
-    if not isinstance(x, SiteMoments):
-        if labels is None:
-            raise InputError("labels [sample] are needed with rows")
-        x = moments_of({"x": checked(x)}, labels=labels, products="float64", twin=False, block=0)["x"]
-    sums = x.moments.sums
-    if ("class_n",) not in sums:
-        raise InputError(f"the moments of {x.site} hold no classes: accumulate with labels=")
+    sums: Sums, site: str
+) -> tuple[Float64[Tensor, "class"], Float64[Tensor, "class d"], Float64[Tensor, "class"]]:
+    """The counts, means and mean squared spreads of the classes that have rows."""
     counts = sums[("class_n",)]
-    if int(counts.sum()) != sums.n:
-        raise InputError(f"{sums.n - int(counts.sum())} of {sums.n} rows have no class: leave them out first")
     kept = counts > 0
     if int(kept.sum()) < 2:
         raise InputError("one class only: nothing to tell apart")
-    first, norm = sums["class_first", x.site][kept], sums["class_norm", x.site][kept]
-    counts = counts[kept]
+    first, norm, counts = sums["class_first", site][kept], sums["class_norm", site][kept], counts[kept]
     means = first / counts[:, None]
-    return x, counts, means, norm / counts - means.square().sum(1)
+    return counts, means, norm / counts - means.square().sum(1)
+
+
+def _all_labelled(site: SiteMoments, counts: Tensor) -> None:
+    n = int(counts.sum())
+    if n != site.n:
+        raise InputError(f"{site.n - n} of {site.n} rows have no class: leave them out first")
 
 
 def neural_collapse(
     x: Data,
-    labels: Int[Tensor, "sample"] | np.ndarray | None = None,
+    labels: Labels = None,
     *,
     weight: Float[Tensor, "class d"] | None = None,
     bias: Float[Tensor, "class"] | None = None,
@@ -71,7 +80,9 @@ def neural_collapse(
     ----------
     Papyan, Han & Donoho 2020.
     """
-    site, counts, means, _ = _classes(x, labels)
+    site = _moments(x, labels)
+    counts, means, _ = _classes(site.moments.sums, site.site)
+    _all_labelled(site, counts)
     n, c = site.n, len(counts)
     centre = (counts[:, None] * means).sum(0) / n
     m = means - centre
@@ -118,22 +129,28 @@ def neural_collapse(
     )  # fmt: skip
 
 
-def class_distance_variance(x: Data, labels: Int[Tensor, "sample"] | np.ndarray | None = None) -> Result:
+def class_distance_variance(x: Data, labels: Labels = None, *, least: int = 2) -> Result:
     """CDNV: (var_i + var_j) / (2 |mu_i - mu_j|^2), averaged over pairs of classes; 0 at collapse.
 
     ``.stderr`` is over classes left out (jackknife). Works on classes held out from training too, where it bounds the
-    few-shot error of the nearest class mean.
+    few-shot error of the nearest class mean. Classes of fewer than ``least`` rows, whose variance is not known, are
+    left out and counted in ``.provenance["left_out"]``; rows without a class (a negative label) do not count.
 
     References
     ----------
     Galanti, Gyorgy & Hutter 2022, eq. 3.
     """
-    site, counts, means, spread = _classes(x, labels)
-    c = len(counts)
+    site = _moments(x, labels)
+    counts, means, spread = _classes(site.moments.sums, site.site)
+    kept = counts >= max(2, least)
+    left_out, c, n = int((~kept).sum()), int(kept.sum()), int(counts[kept].sum())
+    if c < 2:
+        raise InputError(f"{c} classes have {max(2, least)} rows; two are needed")
+    means, spread = means[kept], spread[kept]
     apart = torch.cdist(means, means).square()
     off = ~torch.eye(c, dtype=torch.bool)
     if float(apart[off].min()) == 0:
-        return outcome("CDNV", float("nan"), n=site.n, d=site.d, convention="mean over pairs of classes",
+        return outcome("CDNV", float("nan"), n=n, d=site.d, convention="mean over pairs of classes",
                        reason="two classes have the same mean")  # fmt: skip
     ratio = torch.where(off, (spread[:, None] + spread) / (2 * torch.where(off, apart, 1.0)), 0.0)
     value = float(ratio.sum() / (c * (c - 1)))
@@ -142,5 +159,31 @@ def class_distance_variance(x: Data, labels: Int[Tensor, "sample"] | np.ndarray 
         left = (ratio.sum() - 2 * ratio.sum(1)) / ((c - 1) * (c - 2))
         stderr = float(((c - 1) / c * (left - left.mean()).square().sum()).sqrt())
     return outcome(
-        "CDNV", value, n=site.n, d=site.d, stderr=stderr, convention=f"mean over pairs of {c} classes, variance over n",
+        "CDNV", value, n=n, d=site.d, stderr=stderr, convention=f"mean over pairs of {c} classes, variance over n",
+        provenance={"left_out": left_out},
+    )  # fmt: skip
+
+
+def scatter_ratio(x: Data, labels: Labels = None) -> Result:
+    """tr Sw / tr Sb, the spread within classes over that of their means: NC1 as a ratio of traces; 0 at collapse.
+
+    As in :func:`neural_collapse`, from class sums alone: rows without a class (a negative label) do not count. The
+    error is a jackknife over the parts of the moments, where they have any; ``.chance`` is about (n - C) / (C - 1),
+    what labels dealt at random give.
+    """
+    site = _moments(x, labels)
+
+    def of(sums: Sums) -> Tensor:
+        counts, means, spread = _classes(sums, site.site)
+        middle = (counts @ means) / counts.sum()
+        return (counts @ spread) / (counts @ (means - middle).square().sum(1))
+
+    subsets = [site.moments.sums, *site.moments.left_out()]
+    values = torch.stack([of(sums) for sums in subsets])
+    counts = subsets[0][("class_n",)]
+    n, c = int(counts.sum()), int((counts > 0).sum())
+    return outcome(
+        "NC1 ratio", float(values[0]), n=n, d=site.d, chance=(n - c) / (c - 1),
+        stderr=float(jackknife(values[1:])) if len(values) > 2 else None,
+        convention=f"tr Sw / tr Sb of {c} classes; 0 at collapse",
     )  # fmt: skip

@@ -53,6 +53,7 @@ INVARIANCES: Mapping[str, frozenset[str]] = {
         "mle_dimension": "orthogonal scale shift permutation",
         "class_distance_variance": "orthogonal scale shift permutation",
         "neural_collapse": "orthogonal scale shift permutation",
+        "scatter_ratio": "orthogonal scale shift permutation",
     }.items()
 }
 """Metric -> the transformations of a representation's columns that leave its value as it is.

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.metrics.declared import caveat_of, known_compat, outcome
 from interp.metrics.rows import Data, Groups, checked, clustered, jackknife, jackknife_blocks
+from interp.metrics.spectrum import eigenvalues
 from interp.moments.accumulator import SiteMoments
 from interp.results import Result
 
@@ -72,7 +73,7 @@ def _spectra(x: Data, groups: Groups, n_blocks: int) -> tuple[list[Tensor], int,
             )
         parts = [x.moments.sums, *x.moments.left_out()]
         made = [s["twin_second", x.site] / s["twin_n", x.site] for s in parts if float(s["twin_n", x.site])]
-        return [torch.linalg.eigvalsh(rho).clamp_min(0) for rho in made], x.n, x.d
+        return [eigenvalues(rho) for rho in made], x.n, x.d
     rows = checked(x)
     n, d = rows.shape
     length = rows.norm(dim=1)
@@ -86,7 +87,7 @@ def _spectra(x: Data, groups: Groups, n_blocks: int) -> tuple[list[Tensor], int,
     )
     for block in blocks:
         rest = (whole - z[block].T @ z[block]) / (len(z) - len(block))
-        spectra.append(torch.linalg.eigvalsh(rest).clamp_min(0))
+        spectra.append(eigenvalues(rest))
     return spectra, n, d
 
 

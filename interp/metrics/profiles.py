@@ -1,76 +1,97 @@
-"""Profiles: spectrum and geometry of a model, layer by layer, in one pass; beside a baseline; over training.
+"""Profiles: spectrum and geometry of a model, layer by layer, in one pass, beside a baseline.
 
 Everything second-order comes from one :class:`interp.Moments`; what needs the order of tokens is averaged sequence by
-sequence as they stream by. Nothing else is kept.
+sequence as they stream by. Nothing else is kept. Read next: ``training.py``, the same over checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError, nearest
 from interp.metrics.baselines import Baseline, baselined
+from interp.metrics.collapse import class_distance_variance, scatter_ratio
 from interp.metrics.declared import outcome
 from interp.metrics.entropies import von_neumann_entropy
 from interp.metrics.geometry import mean_cosine
 from interp.metrics.similarity import cka_matrix
 from interp.metrics.spectral import (
-    Spectrum,
     entropy_rank,
     participation_ratio,
     power_law,
-    spectrum_of,
+    square_norms,
     stable,
+    unbiased_participation,
 )
+from interp.metrics.spectrum import Spectrum, spectra_of_moments
 from interp.models.inputs import as_tokens
 from interp.moments.accumulator import Moments, SiteMoments
 from interp.results import Result
+from interp.sites import Site
+from interp.tokens import Tokens
 
-__all__ = ["QUANTITIES", "layer_profile", "layer_similarity", "training_profile"]
+__all__ = ["COLLAPSE", "QUANTITIES", "layer_profile", "layer_similarity"]
 
 
 class _Site:
-    """One site's moments and its spectra, each made once for all quantities."""
+    """One site's moments, and the spectra that the quantities asked for share."""
 
-    def __init__(self, moments: SiteMoments) -> None:
+    def __init__(self, moments: SiteMoments, names: Sequence[str]) -> None:
         self.moments = moments
-        self._held: dict[bool, Spectrum] = {}
+        self.centers = [center for center, users in _SPECTRA.items() if users & set(names)]
 
-    def spectrum(self, *, center: bool) -> Spectrum:
-        if center not in self._held:
-            self._held[center] = spectrum_of(self.moments, center=center)
-        return self._held[center]
+    @cached_property
+    def spectra(self) -> dict[bool, Spectrum]:
+        return spectra_of_moments(self.moments, self.centers)
+
+    def participation(self) -> Result:
+        if True not in self.centers or (spectrum := self.spectra[True]).whole is None:
+            return participation_ratio(self.moments, unbiased=True)
+        x, sums = self.moments, [self.moments.moments.sums, *self.moments.moments.left_out()]
+        whole, *left = [
+            (s.n, float(eig.sum()), float(eig.square().sum()), square_norms(s, x.site))
+            for s, eig in zip(sums, (spectrum.whole, *spectrum.left_out), strict=True)
+        ]
+        return unbiased_participation(whole, left, n=x.n, d=x.d)
 
 
+_SPECTRA = {True: {"effective rank", "stable rank", "alpha-ReQ"}, False: {"RankMe"}}
 _MOMENTS: Mapping[str, Callable[[_Site], Result]] = {
-    "effective rank": lambda s: entropy_rank(s.spectrum(center=True), on="eigen"),
-    "RankMe": lambda s: entropy_rank(s.spectrum(center=False), on="singular"),
-    "participation ratio": lambda s: participation_ratio(s.moments, unbiased=True),
-    "stable rank": lambda s: stable(s.spectrum(center=True)),
-    "alpha-ReQ": lambda s: power_law(s.spectrum(center=True)),
+    "effective rank": lambda s: entropy_rank(s.spectra[True], on="eigen"),
+    "RankMe": lambda s: entropy_rank(s.spectra[False], on="singular"),
+    "participation ratio": lambda s: s.participation(),
+    "stable rank": lambda s: stable(s.spectra[True]),
+    "alpha-ReQ": lambda s: power_law(s.spectra[True]),
     "von Neumann entropy": lambda s: von_neumann_entropy(s.moments),
     "mean cosine": lambda s: mean_cosine(s.moments),
+    "NC1 ratio": lambda s: scatter_ratio(s.moments),
+    "CDNV": lambda s: class_distance_variance(s.moments, least=LEAST),
 }
+LEAST = 8
+"""Rows below which a class does not count in the CDNV of a profile: labels of text have long tails."""
 _SEQUENCES = ("curvature", "token homogeneity", "prompt entropy")
-QUANTITIES = (*_MOMENTS, *_SEQUENCES)
-"""What a profile can hold."""
+COLLAPSE = ("NC1 ratio", "CDNV")
+"""What a profile can hold besides, where tokens have labels."""
+QUANTITIES = (*(name for name in _MOMENTS if name not in COLLAPSE), *_SEQUENCES)
+"""What a profile holds."""
 
 
 def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float[Tensor, "batch pos d"]]:
     """The real tokens of each sequence, sequences of one length together."""
+    wide = acts if acts.dtype == torch.float64 else acts.float()
     if mask is None or bool(mask.all()):
-        return [acts if acts.dtype == torch.float64 else acts.float()]
+        return [wide]
     mask = mask.to(acts.device)
     lengths = mask.sum(1)
-    wide = acts if acts.dtype == torch.float64 else acts.float()
     return [
         wide[lengths == n][mask[lengths == n]].unflatten(0, (-1, int(n))) for n in lengths.unique() if n > 0
     ]
@@ -83,22 +104,30 @@ def _sequence_values(paths: Float[Tensor, "batch pos d"], names: Sequence[str]) 
     with a vector of length 0 where a direction is needed, has none.
     """
     n, out = paths.shape[1], {name: torch.full((len(paths),), torch.nan) for name in names}
-    z = paths / paths.norm(dim=2, keepdim=True)  # nan where a token has length 0
-    if n > 1 and "token homogeneity" in out:
-        out["token homogeneity"] = (z.sum(1).double().square().sum(1) - n) / (n * (n - 1))
-    if n > 1 and "prompt entropy" in out:
-        side = (z @ z.mT if n <= z.shape[2] else z.mT @ z).double() / n
-        eig = torch.linalg.eigvalsh(side.nan_to_num()).clamp_min(0)
-        out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * side.sum((1, 2))
+    if n > 1 and {"token homogeneity", "prompt entropy"} & set(names):
+        z = paths / torch.linalg.vector_norm(paths, dim=2, keepdim=True)  # nan where a token has length 0
+        if "token homogeneity" in out:
+            out["token homogeneity"] = (z.sum(1).double().square().sum(1) - n) / (n * (n - 1))
+        if "prompt entropy" in out:
+            side = (z @ z.mT if n <= z.shape[2] else z.mT @ z).double() / n
+            eig = torch.linalg.eigvalsh(side.nan_to_num()).clamp_min(0)
+            out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * side.sum((1, 2))
     if n > 2 and "curvature" in out:
-        step = paths.diff(dim=1)
-        u = step / step.norm(dim=2, keepdim=True)
-        # the angle from both half chords: a cosine alone loses its digits near 0 and 180 degrees
-        chords = [
-            (u[:, 1:] + sign * u[:, :-1]).square().sum(2, dtype=torch.float64).sqrt() for sign in (-1, 1)
-        ]
-        out["curvature"] = 2 * torch.atan2(*chords).rad2deg().mean(1)
+        out["curvature"] = _angles(paths.diff(dim=1)).rad2deg().mean(1)
     return {name: [v for v in values.tolist() if np.isfinite(v)] for name, values in out.items()}
+
+
+def _angles(step: Float[Tensor, "batch step d"]) -> Float64[Tensor, "batch turn"]:
+    """Between successive steps, in radians; where a cosine has lost its digits (near 0 and pi) from the half chords."""
+    length = torch.linalg.vector_norm(step, dim=2)
+    cosine = torch.linalg.vecdot(step[:, 1:], step[:, :-1]) / (length[:, 1:] * length[:, :-1])
+    angle = cosine.double().arccos()
+    row, at = torch.nonzero(~(cosine.abs() < 0.99), as_tuple=True)
+    if len(row):
+        u, v = (step[row, at + i] / length[row, at + i, None] for i in (1, 0))
+        chords = [torch.linalg.vector_norm(u + sign * v, dim=1).double() for sign in (-1, 1)]
+        angle[row, at] = 2 * torch.atan2(*chords)
+    return angle
 
 
 def layer_profile(
@@ -106,7 +135,9 @@ def layer_profile(
     tokens: Any,
     sites: Any = None,
     *,
-    quantities: Sequence[str] = QUANTITIES,
+    quantities: Sequence[str] | None = None,
+    labels: Int[Tensor, "batch pos"] | None = None,
+    positions: Any = None,
     baseline: Baseline = None,
     batch_size: int = 8,
     parts: int = 4,
@@ -122,7 +153,11 @@ def layer_profile(
     sites
         The stream before the first block and after every block by default.
     quantities
-        Which of :data:`QUANTITIES`.
+        Which of :data:`QUANTITIES`, and with labels of :data:`COLLAPSE`; all by default.
+    labels
+        [batch, pos] class of each token, negative where it has none: how far the classes have collapsed.
+    positions
+        Columns to take, as for capture (``"last"``); all by default.
     baseline
         ``"random_init"`` or ``"shuffled_tokens"``: the same profile of that stands in ``.chance`` instead of the
         analytic level.
@@ -136,17 +171,28 @@ def layer_profile(
     -----
     Cost: one forward pass a sequence (two with a baseline), n d^2 products and a few d x d eigenvalue problems a site.
     """
-    for name in quantities:
-        if name not in QUANTITIES:
+    known = QUANTITIES if labels is None else (*QUANTITIES, *COLLAPSE)
+    names = known if quantities is None else quantities
+    for name in names:
+        if name not in known:
             raise InputError(
-                f"no quantity {name!r}{nearest(name, QUANTITIES)}; a profile holds {', '.join(QUANTITIES)}"
+                f"no quantity {name!r}{nearest(name, known)}; a profile holds {', '.join(known)}"
+                + (f" (and {', '.join(COLLAPSE)} with labels)" if labels is None else "")
             )
-    settings = {"block": 0, "twin": True, "parts": parts} | options
-    mine = _profile(model, tokens, sites, quantities, batch_size, settings)
+    if labels is not None and baseline == "shuffled_tokens":
+        raise InputError("labels belong to the tokens in their order: take baseline='random_init' with them")
+    run = _Pass(
+        model=model, tokens=tokens, sites=sites, names=names, labels=labels, positions=positions, batch_size=batch_size
+    )  # fmt: skip
+    classes = 0 if labels is None else int(torch.as_tensor(labels).max()) + 1
+    twin = bool({"von Neumann entropy", "mean cosine"} & set(names))
+    settings = {"block": 0, "twin": twin, "parts": parts, "n_classes": classes} | options
+    mine = run.profile(settings)
     if baseline is None:
         return mine
-    other = _profile(*baselined(model, tokens, baseline, seed=seed), sites, quantities, batch_size, settings)
-    return {name: _beside(result, other[name], baseline) for name, result in mine.items()}
+    network, mixed = baselined(model, tokens, baseline, seed=seed)
+    theirs = replace(run, model=network, tokens=mixed).profile(settings)
+    return {name: _beside(result, theirs[name], baseline) for name, result in mine.items()}
 
 
 def _beside(result: Result, other: Result, baseline: str) -> Result:
@@ -167,35 +213,65 @@ def _layers(model: Any, sites: Any) -> tuple[Any, ...]:
     return model.find(["blocks.0.hook_resid_pre", "blocks.*.hook_resid_post"])
 
 
-def _profile(
-    model: Any, tokens: Any, sites: Any, quantities: Sequence[str], batch_size: int, settings: dict[str, Any]
-) -> dict[str, Result]:
-    found = _layers(model, sites)
-    given = as_tokens(model, tokens)
-    # parts are dealt chunk by chunk: four chunks a part where the tokens are few
-    settings = {"chunk": max(64, min(2048, int(given.mask.sum()) // (4 * settings["parts"])))} | settings
-    ordered = [name for name in quantities if name in _SEQUENCES]
-    each: dict[str, dict[str, list[float]]] = {name: {str(s): [] for s in found} for name in ordered}
-    moments: Moments | None = None
-    for part in given.batches(batch_size):
-        acts: Activations = model.capture(part, list(found))
-        rows = {str(site): acts.rows(site) for site in found}
-        if moments is None:
-            moments = Moments({site: x.shape[1] for site, x in rows.items()}, **settings)
-        moments.update(rows)
-        for site in found if ordered else ():
-            for paths in _by_length(acts[site], acts.mask):
-                for name, values in _sequence_values(paths, ordered).items():
-                    each[name][str(site)] += values
-    assert moments is not None  # Tokens are never empty
-    ticks = (tuple(str(site) for site in found),)
-    out, held = {}, [_Site(moments[site]) for site in moments.sites]
-    for name in quantities:
-        if name in ordered:
-            out[name] = _over_sequences(name, each[name], max(moments.config.widths), ticks)
-        else:
-            out[name] = _along([_MOMENTS[name](site) for site in held], ticks)
-    return out
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pass:
+    """What one profile runs over, and what it is to hold."""
+
+    model: Any
+    tokens: Any
+    sites: Any
+    names: Sequence[str]
+    labels: Tensor | None
+    positions: Any
+    batch_size: int
+
+    def profile(self, settings: dict[str, Any]) -> dict[str, Result]:
+        """The Results by name, along ``site``."""
+        found, given = _layers(self.model, self.sites), as_tokens(self.model, self.tokens)
+        # parts are dealt chunk by chunk: two chunks a part where the rows are few
+        n = int(given.mask.sum()) if self.positions is None else len(given)
+        settings = {"chunk": max(64, min(2048, n // (2 * settings["parts"])))} | settings
+        ordered = [name for name in self.names if name in _SEQUENCES]
+        each: dict[str, dict[str, list[float]]] = {name: {str(s): [] for s in found} for name in ordered}
+        moments: Moments | None = None
+        for acts, marks in self._batches(found, given):
+            rows = {str(site): acts.rows(site) for site in found}
+            moments = moments or Moments({site: x.shape[1] for site, x in rows.items()}, **settings)
+            moments.update(rows, labels=marks)
+            for site in found if ordered else ():
+                for paths in _by_length(acts[site], acts.mask):
+                    for name, values in _sequence_values(paths, ordered).items():
+                        each[name][str(site)] += values
+        assert moments is not None  # Tokens are never empty
+        along: dict[str, list[Result]] = {name: [] for name in self.names if name in _MOMENTS}
+        for site in moments.sites:  # one at a time, so that its spectra are dropped before the next
+            held = _Site(moments[site], self.names)
+            for name, results in along.items():
+                results.append(_MOMENTS[name](held))
+        ticks, width = (tuple(str(site) for site in found),), max(moments.config.widths)
+        return {
+            name: _along(along[name], ticks)
+            if name in along
+            else _over_sequences(name, each[name], width, ticks)
+            for name in self.names
+        }
+
+    def _batches(self, found: Sequence[Site], given: Tokens) -> Iterator[tuple[Activations, Tensor | None]]:
+        """Activations, and the labels of their rows."""
+        labels = None if self.labels is None else torch.as_tensor(self.labels)
+        if labels is not None and labels.shape != given.ids.shape:
+            raise InputError(
+                f"labels are {list(labels.shape)} for tokens {list(given.ids.shape)}: one entry a token"
+            )
+        for start in range(0, len(given), self.batch_size):
+            acts = self.model.capture(
+                given[start : start + self.batch_size], list(found), positions=self.positions
+            )
+            marks = None
+            if labels is not None and acts.positions is not None and acts.mask is not None:
+                mine = labels[start : start + self.batch_size]
+                marks = mine.gather(1, acts.positions.to(mine.device))[acts.mask.to(mine.device)]
+            yield acts, marks
 
 
 def _over_sequences(
@@ -279,51 +355,3 @@ def layer_similarity(
         ticks=(tuple(map(str, found)), tuple(map(str, theirs))), convention=whole.convention.rpartition("; n/d")[0],
         reason=whole.reason, provenance={"method": method, "baseline": baseline},
     )  # fmt: skip
-
-
-def training_profile(
-    checkpoints: Mapping[Any, Any], tokens: Any, sites: Any = None, **options: Any
-) -> dict[str, Result]:
-    """:func:`layer_profile` over checkpoints: quantity -> Result along ``step`` and ``site``.
-
-    Parameters
-    ----------
-    checkpoints
-        Step -> a model, a folder or name for ``interp.load``, or a function of no argument that makes one (then one
-        model is in memory at a time).
-    **options
-        Passed to :func:`layer_profile`.
-
-    References
-    ----------
-    Li et al. 2025 (Tracing the representation geometry of language models): phases of RankMe and alpha-ReQ.
-    """
-    import interp
-
-    if not checkpoints:
-        raise InputError("there are no checkpoints")
-    steps, profiles = [], []
-    for step, held in checkpoints.items():
-        made = interp.load(held) if isinstance(held, str | Path) else held
-        network = made if hasattr(made, "capture") else made()
-        profiles.append(layer_profile(network, tokens, sites, **options))
-        steps.append(str(step))
-    out = {}
-    for name, first in profiles[0].items():
-        along = [profile[name] for profile in profiles]
-
-        def stacked(field: str, along: list[Result] = along) -> np.ndarray | None:
-            held = [getattr(r, field) for r in along]
-            return (
-                None if any(v is None for v in held) else np.stack([np.asarray(v, dtype=float) for v in held])
-            )
-
-        value = stacked("value")
-        assert value is not None  # every Result has one
-        out[name] = outcome(
-            name, value, n=first.n, d=int(np.max(first.provenance["d"])), stderr=stacked("stderr"),
-            chance=stacked("chance"), axes=("step", "site"), ticks=(tuple(steps), first.ticks[0]),
-            convention=first.convention.rpartition("; n/d")[0],
-            reason="; ".join(sorted({r.reason for r in along if r.reason})) or None,
-        )  # fmt: skip
-    return out

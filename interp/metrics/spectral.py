@@ -3,14 +3,12 @@
 Several answers with several names, since the literature gives one name to different numbers: the entropy of the
 singular values (RankMe), the entropy of the covariance eigenvalues (effective rank), the participation ratio, the
 stable rank, the exponent of a power law. All but the unbiased participation ratio depend on the sample size until n
-is several times d, so n and n/d stand beside every value. Read next: ``entropies.py``.
+is several times d, so n and n/d stand beside every value. Read next: ``spectrum.py`` (the eigenvalues).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,14 +17,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.declared import caveat_of, known_compat, outcome
+from interp.metrics.declared import known_compat, outcome
 from interp.metrics.rows import Data, Groups, blocks_of, checked, jackknife
+from interp.metrics.spectrum import CONSTANT, Spectrum, spectrum_of
 from interp.moments.accumulator import SiteMoments, scatter_of
 from interp.moments.sums import Sums
 from interp.results import Result
 
 __all__ = [
-    "Spectrum",
     "alpha_req",
     "effective_rank",
     "entropy_rank",
@@ -35,93 +33,14 @@ __all__ = [
     "participation_ratio",
     "power_law",
     "rankme",
-    "spectrum_of",
+    "square_norms",
     "stable",
     "stable_rank",
+    "unbiased_participation",
 ]
 
-_CONSTANT = "every row is the same: the spectrum is empty"
-_BIAS = "the sample lacks directions, so the value reads low"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Spectrum:
-    """Scatter-matrix eigenvalues of one representation, of each jackknife subset, and of isotropic rows of its size.
-
-    Made once, it answers every rank; :func:`spectrum_of` makes it.
-    """
-
-    n: int
-    d: int
-    center: bool
-    whole: Float64[Tensor, "_"] | None
-    """None where every row is the same."""
-    left_out: tuple[Float64[Tensor, "_"], ...]
-    isotropic: Float64[Tensor, "_"]
-
-    def rank(self, of: Callable[[Tensor], Tensor], name: str, formula: str) -> Result:
-        """The statistic ``of`` (eigenvalues -> number) as a Result."""
-        value, stderr = float("nan"), None
-        if self.whole is not None:
-            value = float(of(self.whole))
-            if self.left_out:
-                stderr = float(jackknife(torch.stack([of(eig) for eig in self.left_out])))
-        centred = "centred" if self.center else "not centred"
-        error = f"; jackknife over {len(self.left_out)} blocks of rows" if self.left_out else ""
-        return outcome(
-            name,
-            value,
-            n=self.n,
-            d=self.d,
-            stderr=stderr,
-            reason=_CONSTANT if self.whole is None else None,
-            chance=float(of(self.isotropic)),
-            convention=f"{formula}, {centred}{error}",
-            provenance={"caveat": caveat_of(self.n, self.d, _BIAS)},
-        )
-
-
-def spectrum_of(x: Data, *, center: bool, groups: Groups = None, n_blocks: int = 16) -> Spectrum:
-    """The :class:`Spectrum` of ``x`` [sample, d], or of one site of a Moments. Cost: O(n d^2 + n_blocks d^3)."""
-    if isinstance(x, SiteMoments):
-        return _moments_spectrum(x, center=center)
-    raw = checked(x)
-    n, d = raw.shape
-    if n_blocks == 1 or n_blocks < 0:
-        raise InputError(f"n_blocks = {n_blocks}; a jackknife needs at least 2 (0: no standard error)")
-    blocks = blocks_of(n, min(n_blocks, n // 2), groups) if n_blocks else []
-    rows = raw - raw.mean(0, keepdim=True) if center else raw
-    flat = bool(rows.abs().max() <= 1e-12 * raw.abs().max())
-    # singular values, not eigenvalues of the scatter matrix: those lose half the digits of the small ones
-    whole = None if flat else torch.linalg.svdvals(rows).square()
-    return Spectrum(
-        n=n,
-        d=d,
-        center=center,
-        whole=whole,
-        isotropic=_isotropic(n, d, center=center),
-        left_out=() if flat else tuple(_left_out_spectra(rows, blocks, center=center)),
-    )
-
-
-def _moments_spectrum(x: SiteMoments, *, center: bool) -> Spectrum:
-    """From sums: eigenvalues below about 1e-7 of the largest (1e-14 with float64 products) are rounding."""
-    origin = None if center else x.moments.shift[x.site]
-
-    def of(sums: Sums) -> Tensor:
-        return torch.linalg.eigvalsh(scatter_of(sums, x.site, about=origin)).clamp_min(0).flip(0)
-
-    whole = of(x.moments.sums)
-    size = float(x.moments.shift[x.site].square().sum()) * x.n
-    flat = float(whole.sum()) <= 1e-24 * size
-    return Spectrum(
-        n=x.n,
-        d=x.d,
-        center=center,
-        whole=None if flat else whole,
-        isotropic=_isotropic(x.n, x.d, center=center),
-        left_out=() if flat else tuple(of(sums) for sums in x.moments.left_out()),
-    )
+FourthOrder = tuple[int, float, float, float]
+"""n, tr S, |S|_F^2 and sum k^2 (k = |x|^2) of centred rows, S their scatter matrix."""
 
 
 def effective_rank(
@@ -212,37 +131,47 @@ def participation_ratio(
     if not center:
         raise InputError("the unbiased participation ratio is that of the covariance: center=True")
     sums, left, n, d = _norm_sums(x, groups, n_blocks)
-    value = _unbiased_participation(*sums)
+    return unbiased_participation(sums, left, n=n, d=d)
+
+
+def unbiased_participation(whole: FourthOrder, left_out: Sequence[FourthOrder], *, n: int, d: int) -> Result:
+    """``participation_ratio(unbiased=True)`` of sums that are at hand."""
+    value = _unbiased_participation(*whole)
     reason = None if np.isfinite(value) else "the estimate of |S|_F^2 is not positive: too few samples"
-    stderr = (
-        float(jackknife(torch.tensor([_unbiased_participation(*s) for s in left]).double())) if left else None
-    )
+    stderr = None
+    if left_out and not reason:
+        stderr = float(jackknife(torch.tensor([_unbiased_participation(*s) for s in left_out]).double()))
     return outcome(
-        "participation ratio", value, n=n, d=d, stderr=None if reason else stderr, reason=reason, chance=float(d),
+        "participation ratio", value, n=n, d=d, stderr=stderr, reason=reason, chance=float(d),
         convention="unbiased (tr S)^2 over unbiased |S|_F^2 (U-statistics), centred",
     )  # fmt: skip
 
 
-def _norm_sums(x: Data, groups: Groups, n_blocks: int) -> tuple[tuple, list[tuple], int, int]:
-    """(n, tr S, |S|_F^2, sum k^2) of the centred rows, then with each block left out."""
+def square_norms(sums: Sums, site: str) -> float:
+    """sum |x - mean|^4 over rows, which no spectrum knows; from sums about any origin."""
+    first, n = sums["first", site], sums[("n",)]
+    m = first / n
+    mm = m.square().sum()
+    turned = sums["second", site, site] @ m
+    return float(
+        sums["norms", site, site] - 4 * m @ sums["by_norm", site, site] + 2 * mm * sums["norm", site]
+        + 4 * m @ turned - 3 * n * mm.square()
+    )  # fmt: skip
+
+
+def _norm_sums(x: Data, groups: Groups, n_blocks: int) -> tuple[FourthOrder, list[FourthOrder], int, int]:
+    """The sums of the centred rows, then with each block left out."""
     if isinstance(x, SiteMoments):
 
-        def of(sums: Sums) -> tuple:
-            pair = ((x.site, x.site),)
-            there = sums.moved({x.site: -sums["first", x.site] / sums[("n",)]}, pair)
-            scatter = there["second", x.site, x.site]
-            return (
-                sums.n,
-                float(scatter.trace()),
-                float(scatter.square().sum()),
-                float(there["norms", x.site, x.site]),
-            )
+        def of(sums: Sums) -> FourthOrder:
+            scatter = scatter_of(sums, x.site)
+            return sums.n, float(scatter.trace()), float(scatter.square().sum()), square_norms(sums, x.site)
 
         return of(x.moments.sums), [of(s) for s in x.moments.left_out()], x.n, x.d
     rows = checked(x)
     n, d = rows.shape
 
-    def kept(index: Tensor | None) -> tuple:
+    def kept(index: Tensor | None) -> FourthOrder:
         part = rows if index is None else rows[index]
         part = part - part.mean(0)
         k = part.square().sum(1)
@@ -313,7 +242,7 @@ def power_law(spectrum: Spectrum, *, first: int = 11, last: int = 100) -> Result
     name, formula = "alpha-ReQ", f"-slope of log l_i over log i, i = {first}..{end}, weights 1/i"
     if spectrum.whole is None or end - first < 2:
         why = (
-            _CONSTANT
+            CONSTANT
             if spectrum.whole is None
             else f"only {held} eigenvalues: none to fit from rank {first} on"
         )
@@ -365,36 +294,3 @@ def stable(spectrum: Spectrum) -> Result:
 
 def _exp_entropy(weights: Float64[Tensor, "eigen"], *, extra: float = 0.0) -> Float64[Tensor, ""]:
     return torch.special.entr(weights / weights.sum() + extra).sum().exp()
-
-
-def _left_out_spectra(
-    rows: Tensor, blocks: Sequence[Tensor], *, center: bool
-) -> list[Float64[Tensor, "eigen"]]:
-    """Eigenvalues of the scatter matrix with each block left out, by subtraction.
-
-    A bootstrap would draw rows twice, and duplicated rows lower every rank: it is biased here, the jackknife is not.
-    """
-    n, total, sums = len(rows), rows.T @ rows, rows.sum(0)
-    out = []
-    for block in blocks:
-        part = rows[block]
-        scatter = total - part.T @ part
-        if center:
-            rest = sums - part.sum(0)
-            scatter = scatter - torch.outer(rest, rest) / (n - len(block))
-        # rounding leaves exact zeros at about -1e-16 of the largest eigenvalue
-        out.append(torch.linalg.eigvalsh(scatter).clamp_min(0))
-    return out
-
-
-@lru_cache(maxsize=32)
-def _isotropic(n: int, d: int, *, center: bool) -> Float64[Tensor, "_"]:
-    """The spectrum of one draw of isotropic Gaussian rows of the same n and d (ranks fluctuate by ~1/d; seed fixed).
-
-    Bartlett's decomposition of a Wishart matrix: the cost does not grow with n.
-    """
-    small, large = sorted((n - center, d))
-    generator = np.random.default_rng(0)
-    root = np.tril(generator.standard_normal((small, small)), -1)
-    np.fill_diagonal(root, np.sqrt(generator.chisquare(large - np.arange(small))))
-    return torch.from_numpy(np.linalg.eigvalsh(root @ root.T)).clamp_min(0)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from interp.metrics.similarity import cka, cka_matrix
-from interp.metrics.spectral import entropy_rank, participation, spectrum_of
+from interp.metrics.spectral import entropy_rank, participation
+from interp.metrics.spectrum import spectrum_of
 from interp.results import Result
 from interp.sites import Site
 from interp.study.sampling import Rows, draw, layer_sites, residual_sites

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.errors import InputError, SiteError, nearest
 from interp.moments.config import MomentsConfig, size_text
-from interp.moments.sums import Sums, empty, gather, gather_twin
+from interp.moments.sums import Sums, TotalSums, empty, gather, gather_twin
 from interp.sites import Site
 
 __all__ = ["Moments", "SiteMoments"]
@@ -116,25 +116,32 @@ class Moments:
         """
         given = {str(site): x.detach() for site, x in rows.items()}
         self._check(given, labels)
-        good = torch.stack([torch.isfinite(x.sum(1, dtype=torch.float64)) for x in given.values()])
-        if not bool(good.all()):
-            if bad_rows != "drop":
-                site, count = next(
-                    (s, int((~g).sum())) for s, g in zip(given, good, strict=True) if not g.all()
-                )
-                first = int(torch.nonzero(~good.all(0))[0])
-                raise InputError(
-                    f"{site} holds NaN or infinity in {count} of {good.shape[1]} rows, the first of them row {first}"
-                    " of this update; bad_rows='drop' leaves such rows out"
-                )
-            keep = good.all(0)
-            self.dropped += int((~keep).sum())
-            given = {site: x[keep] for site, x in given.items()}
-            labels = None if labels is None else labels[keep]
+        # a finite total has finite terms; one that is not may yet be an overflow, which the row sums then show
+        if not all(bool(torch.isfinite(x.sum())) for x in given.values()):
+            given, labels = self._without_bad_rows(given, labels, bad_rows)
         self._waiting.append((given, None if labels is None else labels.long()))
         self._n_waiting += len(next(iter(given.values())))
         if self._n_waiting >= self.config.chunk:
             self._work(whole=True)
+
+    def _without_bad_rows(
+        self, given: dict[str, Tensor], labels: Tensor | None, bad_rows: str
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        good = torch.stack([torch.isfinite(x.sum(1, dtype=torch.float64)) for x in given.values()])
+        if bool(good.all()):
+            return given, labels
+        if bad_rows != "drop":
+            site, count = next((s, int((~g).sum())) for s, g in zip(given, good, strict=True) if not g.all())
+            first = int(torch.nonzero(~good.all(0))[0])
+            raise InputError(
+                f"{site} holds NaN or infinity in {count} of {good.shape[1]} rows, the first of them row {first}"
+                " of this update; bad_rows='drop' leaves such rows out"
+            )
+        keep = good.all(0)
+        self.dropped += int((~keep).sum())
+        given = {site: x[keep] for site, x in given.items()}
+        labels = None if labels is None else labels[keep]
+        return given, labels
 
     def _check(self, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         config = self.config
@@ -218,16 +225,12 @@ class Moments:
     def sums(self) -> Sums:
         """The sums over all rows, about the origin ``shift``. Rows still waiting are gathered first."""
         parts = self.parts
-        total = parts[0]
-        for part in parts[1:]:
-            total = total.plus(part)
-        return total
+        return parts[0] if len(parts) == 1 else TotalSums(parts)
 
     def left_out(self) -> list[Sums]:
         """The sums with each part left out, for a jackknife; empty with a single part."""
         used = [part for part in self.parts if part.n]
-        total = self.sums
-        return [total.plus(part, -1.0) for part in used] if len(used) > 1 else []
+        return [TotalSums(used[:i] + used[i + 1 :]) for i in range(len(used))] if len(used) > 1 else []
 
     @property
     def shift(self) -> dict[str, Float64[Tensor, " d"]]:

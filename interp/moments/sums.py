@@ -8,7 +8,7 @@ rows scaled to length 1 their sum and second moment ("twin_first", "twin_second"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float64, Int64, Shaped
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.moments.config import GROUPS, MomentsConfig
 
-__all__ = ["Sums", "gather", "gram_product", "hsic_blocks"]
+__all__ = ["Sums", "TotalSums", "gather", "gram_product", "hsic_blocks"]
 
 Key = tuple[str, ...]
 
@@ -24,40 +24,39 @@ Key = tuple[str, ...]
 class Sums:
     """A flat table of float64 sums; see the module for its keys. ``("n",)`` counts rows."""
 
-    __slots__ = ("table",)
+    __slots__ = ("_table",)
 
     def __init__(self, table: Mapping[Key, Tensor]) -> None:
-        self.table: dict[Key, Tensor] = dict(table)
+        self._table: dict[Key, Tensor] = dict(table)
+
+    @property
+    def table(self) -> dict[Key, Tensor]:
+        """Every sum."""
+        return self._table
 
     @property
     def n(self) -> int:
         """Rows summed."""
-        return int(self.table[("n",)])
+        return int(self[("n",)])
 
     def __getitem__(self, key: Key) -> Tensor:
-        return self.table[key]
+        return self._table[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.table
-
-    def plus(self, other: Sums, sign: float = 1.0) -> Sums:
-        """The sums over both sets of rows (``sign=-1``: with the other's rows left out). Same origin required."""
-        return Sums({key: value + sign * other.table[key] for key, value in self.table.items()})
+        return key in self._table
 
     def add_(self, other: Sums) -> None:
-        """:meth:`plus`, in place."""
+        """Add the other's rows, in place. Same origin required."""
         for key, value in other.table.items():
             self.table[key].add_(value)
 
     def second(self, a: str, b: str) -> Float64[Tensor, "d_a d_b"]:
         """sum x_a x_b', whichever order it is kept in."""
-        return (
-            self.table[("second", a, b)] if ("second", a, b) in self.table else self.table[("second", b, a)].T
-        )
+        return self["second", a, b] if ("second", a, b) in self else self["second", b, a].T
 
     def norms(self, a: str, b: str) -> Float64[Tensor, ""]:
         """sum k_a k_b."""
-        return self.table[("norms", a, b) if ("norms", a, b) in self.table else ("norms", b, a)]
+        return self["norms", a, b] if ("norms", a, b) in self else self["norms", b, a]
 
     def moved(self, by: Mapping[str, Tensor], pairs: tuple[tuple[str, str], ...]) -> Sums:
         """The sums of x + by[site] instead of x: the origin moved, by algebra alone."""
@@ -82,6 +81,27 @@ class Sums:
                 + 4 * sa @ c @ sb + 2 * bb * (sa @ fa) + aa * (t["norm", b] + 2 * sb @ fb + n * bb)
             )  # fmt: skip
         return Sums(out)
+
+
+class TotalSums(Sums):
+    """Sums over the rows of several, of one origin; each is added up when it is asked for, and not kept."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Sums]) -> None:
+        super().__init__(parts[0].table)
+        self.parts = tuple(parts)
+
+    @property
+    def table(self) -> dict[Key, Tensor]:
+        """Every sum, added up."""
+        return {key: self[key] for key in self._table}
+
+    def __getitem__(self, key: Key) -> Tensor:
+        total = self._table[key]
+        for i, part in enumerate(self.parts[1:]):
+            total = total.add_(part[key]) if i else total + part[key]
+        return total
 
 
 def empty(config: MomentsConfig, device: torch.device) -> Sums:
@@ -122,7 +142,8 @@ def gather(
 ) -> None:
     """Add shifted rows (of ``config.dtype``) of every site to ``into``. Cost: n d_a d_b products a pair."""
     t = into.table
-    lengths = {a: x.square().sum(1, dtype=torch.float64) for a, x in rows.items()}
+    # within a chunk float32 rows are summed as they are multiplied, in float32; over chunks in float64
+    lengths = {a: torch.linalg.vecdot(x, x).double() for a, x in rows.items()}
     names = list(rows)
     k = torch.stack([lengths[a] for a in names], 1)
     narrow = k.to(config.dtype)
@@ -130,7 +151,7 @@ def gather(
     t[("n",)] += len(k)
     norms = k.T @ k
     for a, x in rows.items():
-        t["first", a] += x.sum(0, dtype=torch.float64)
+        t["first", a] += x.sum(0)
         t["norm", a] += lengths[a].sum()
     alone = len(config.cross) == 0  # then only a site's own norms are needed
     by_norm = {
@@ -158,14 +179,14 @@ def gather_twin(into: Sums, rows: Mapping[str, Tensor]) -> None:
     """Add the rows (not shifted) scaled to length 1; a row of length 0 has no direction and is left out."""
     t = into.table
     for a, x in rows.items():
-        length = x.square().sum(1, dtype=torch.float64).sqrt()
-        z = x * torch.where(length > 0, 1 / length, 0).to(x.dtype)[:, None]
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        z = x * torch.where(length > 0, 1 / length, 0)
         t["twin_n", a] += (length > 0).sum()
-        t["twin_first", a] += z.sum(0, dtype=torch.float64)
+        t["twin_first", a] += z.sum(0)
         _add_product(t["twin_second", a], z, z, symmetric=True)
 
 
-def _add_product(total: Tensor, x: Tensor, y: Tensor, *, symmetric: bool, tile: int = 256) -> None:
+def _add_product(total: Tensor, x: Tensor, y: Tensor, *, symmetric: bool, tile: int = 128) -> None:
     """total += x'y, in place; of a symmetric product only the tiles on and above the diagonal are multiplied."""
     d = x.shape[1]
     if not symmetric or d < 2 * tile:

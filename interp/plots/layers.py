@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from interp.errors import InputError
 from interp.plots.charts import Numbers, Series, _plain, heatmap, lines
-from interp.plots.theme import GREY, PALETTE, short, styled
+from interp.plots.theme import GREY, PALETTE, band, short, styled
 
 __all__ = ["lens_grid", "phases", "profile", "spectrum"]
 
@@ -69,20 +69,45 @@ def phases(
     steps: Sequence[str | float],
     curves: Mapping[str, Numbers],
     *,
+    named: Sequence[str] | None = None,
     title: str = "",
     y_title: str = "relative to the largest",
     relative: bool = True,
     log_steps: bool = True,
 ) -> go.Figure:
-    """Quantities over training, by default each divided by its largest size so that phases can be compared."""
+    """Quantities over training, by default each divided by its largest size so that phases can be compared.
+
+    ``named``: the name of each interval between two steps; intervals of one name are shaded alike, and a run of them
+    carries its name. On a logarithmic axis step 0 stands at half the first step after it.
+    """
     x = [float(s) for s in steps]
+    if named is not None and len(named) != len(x) - 1:
+        raise InputError(f"{len(named)} names for the {len(x) - 1} intervals of {len(x)} steps")
+    later = [s for s in x if s > 0]
+    log_steps = log_steps and bool(later) and min(x) >= 0
+    shown = [s or min(later) / 2 for s in x] if log_steps else x
     series = []
     for name, values in curves.items():
         y = np.asarray(values, dtype=float)
         top = np.nanmax(np.abs(y)) if relative else 1.0
         series.append(Series(name=name, y=y / (top or 1.0)))
-    figure = lines(x, series, title=title, x_title="training step", y_title=y_title if relative else "")
-    return figure.update_xaxes(type="log") if log_steps and min(x) > 0 else figure
+    figure = lines(shown, series, title=title, x_title="training step", y_title=y_title if relative else "")
+    shades = dict(zip(dict.fromkeys(named or ()), PALETTE[::-1], strict=False))
+    for start, stop, name in _runs(named or ()):
+        figure.add_vrect(
+            x0=shown[start], x1=shown[stop], fillcolor=band(shades[name]), line_width=0, layer="below",
+            annotation_text=_plain(name), annotation_position="top left", annotation_font_size=10,
+        )  # fmt: skip
+    if log_steps:
+        ticks = {"tickvals": shown, "ticktext": [f"{s:g}" for s in x]}
+        figure.update_xaxes(type="log", **(ticks if len(x) <= 16 else {}))
+    return figure
+
+
+def _runs(names: Sequence[str]) -> list[tuple[int, int, str]]:
+    """(first, end, name) of each run of equal names."""
+    edges = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    return [(i, j, names[i]) for i, j in zip(edges, [*edges[1:], len(names)], strict=False)]
 
 
 def lens_grid(

@@ -37,7 +37,18 @@ def test_phases_are_relative_to_their_largest() -> None:
     assert list(figure.data[0].y) == [0.5, 0.25, 1.0]
     assert list(figure.data[1].y) == [-0.5, -1.0, -0.75]
     assert figure.layout.xaxis.type == "log"
-    assert phases([0, 10], {"x": [1.0, 2.0]}).layout.xaxis.type != "log"
+    assert phases([0, 10], {"x": [1.0, 2.0]}, log_steps=False).layout.xaxis.type != "log"
+
+
+def test_step_nought_stands_before_the_first_and_runs_of_one_phase_are_shaded_once() -> None:
+    named = ["compression", "expansion", "expansion", "level"]
+    figure = phases([0, 40, 80, 200, 400], {"RankMe": [4.0, 1.0, 2.0, 3.0, 3.0]}, named=named)
+    assert list(figure.data[0].x) == [20, 40, 80, 200, 400]
+    assert list(figure.layout.xaxis.ticktext) == ["0", "40", "80", "200", "400"]
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(20, 40), (40, 200), (200, 400)]
+    assert [a.text for a in figure.layout.annotations] == ["compression", "expansion", "level"]
+    with pytest.raises(InputError, match="1 names for the 2 intervals of 3 steps"):
+        phases([1, 2, 3], {"x": [1.0, 1.0, 1.0]}, named=["level"])
 
 
 def test_a_lens_grid_writes_tokens_as_data_with_the_last_layer_on_top() -> None:

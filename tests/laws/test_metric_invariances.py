@@ -53,7 +53,7 @@ TWO_SIDED = {
     "cka", "cka_rbf", "cca", "svcca", "pwcca", "procrustes", "angular_distance", "rsa", "mutual_knn", "cknna",
     "linear_predictivity", "match_neurons",
 }  # fmt: skip
-LABELLED = {"class_distance_variance", "neural_collapse"}
+LABELLED = {"class_distance_variance", "neural_collapse", "scatter_ratio"}
 
 
 def measure(name: str, x: Tensor, y: Tensor) -> float:
