@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.components import Component
 from interp.errors import InputError
 from interp.results import Result
 from interp.sites import Site
@@ -20,7 +21,13 @@ __all__ = ["PatchResult", "shared_out"]
 _SAID = {
     "denoise": "clean activations put into the corrupted run; (patched - corrupted) / (clean - corrupted)",
     "noise": "corrupted activations put into the clean run; (clean - patched) / (clean - corrupted)",
+    "zero": "the part replaced by zero in the clean run; (clean - patched) / (clean - corrupted)",
     "mean": "the part replaced by its mean over the clean runs; (clean - patched) / (clean - corrupted)",
+    "resample": "the part replaced by another clean example's; (clean - patched) / (clean - corrupted)",
+    "optimal": (
+        "the part replaced by the constant that costs least (divergence of the output, learned on these examples); "
+        "(clean - patched) / (clean - corrupted)"
+    ),
 }
 
 
@@ -32,7 +39,7 @@ class PatchResult(Result):
     """
 
     components: tuple[str, ...]
-    """The site (with its head where it has one) of each value."""
+    """The site of each value, with its head; ``@`` the position and ``#`` the neuron, where they were taken singly."""
     patched: np.ndarray
     """[component, example] the metric of every patched run."""
     clean: np.ndarray
@@ -46,8 +53,22 @@ class PatchResult(Result):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The components as Sites."""
-        return tuple(Site.parse(name) for name in self.components)
+        """The components' Sites."""
+        return tuple(Component.parse(name).site for name in self.components)
+
+    def by_position(self) -> tuple[np.ndarray, tuple[str, ...], tuple[int, ...]]:
+        """The effects of a sweep with ``position="each"`` as a matrix [component, position] with its labels."""
+        parsed = [Component.parse(name) for name in self.components]
+        columns = sorted({p for c in parsed if isinstance(p := c.position, int)})
+        if not columns:
+            raise InputError("this sweep did not go position by position: patch_sweep(..., position='each')")
+        rows = dict.fromkeys(str(replace(c, position=None)) for c in parsed)
+        matrix = np.full((len(rows), len(columns)), np.nan)
+        at = {name: i for i, name in enumerate(rows)}
+        for component, value in zip(parsed, np.asarray(self.value), strict=True):
+            assert isinstance(component.position, int)
+            matrix[at[str(replace(component, position=None))], columns.index(component.position)] = value
+        return matrix, tuple(rows), tuple(columns)
 
     def grid(self) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
         """The effects of heads as a matrix [layer, head] with its labels; blank (nan) where a layer has fewer heads."""
@@ -59,6 +80,8 @@ class PatchResult(Result):
         }
         if not heads:
             raise InputError("no component of this sweep is a head; use .value or .to_frame()")
+        if len(heads) < sum(site.head is not None for site in self.sites):
+            raise InputError("heads were taken apart further: use .by_position() or .to_frame()")
         layers = sorted({layer for layer, _ in heads})
         n_heads = max(head for _, head in heads) + 1
         matrix = np.full((len(layers), n_heads), np.nan)
@@ -70,7 +93,13 @@ class PatchResult(Result):
         """Heads as a layer x head map; anything else as bars with their intervals."""
         from circuits import plots
 
-        if all(site.head is not None for site in self.sites) and len({site.kind for site in self.sites}) == 1:
+        if "@" in "".join(self.components):
+            matrix, rows, columns = self.by_position()
+            labels = tuple(str(column) for column in columns)
+            return plots.head_map(matrix, layers=rows, heads=labels, title=self.name)
+        single = len(set(self.sites)) == len(self.sites)
+        heads_only = all(site.head is not None for site in self.sites)
+        if single and heads_only and len({site.kind for site in self.sites}) == 1:
             matrix, layers, heads = self.grid()
             return plots.head_map(matrix, layers=layers, heads=heads, title=self.name)
         ends = self.interval
@@ -84,7 +113,7 @@ class PatchResult(Result):
 
 
 def shared_out(
-    components: Sequence[Site],
+    components: Sequence[Component],
     patched: np.ndarray,
     foreign: np.ndarray | None,
     ends: Sequence[np.ndarray],
@@ -99,7 +128,7 @@ def shared_out(
     ``foreign``: the same runs with another example's activations, if they were made. Where the ends do not differ
     every effect is nan, with the reason.
     """
-    names = tuple(str(site) for site in components)
+    names = tuple(str(component) for component in components)
     clean, corrupted = ends
     gap = clean - corrupted
     spread = gap.std(ddof=1) / len(gap) ** 0.5 if len(gap) > 1 else 0.0

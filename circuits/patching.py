@@ -1,86 +1,83 @@
-"""Activation patching: put one part's activations from one run into another; how much of the answer comes along?
+"""Activation patching: put something else in one part's place in a run; how much of the answer goes, or comes along?
 
-:func:`patch_sweep` does it for every head (or every site) in turn, several of them in one forward pass.
+:func:`patch_sweep` does it for every head (or site, position, neuron) in turn, many of them in one pass from the first
+layer that changes. Read next: ``reruns.py`` (the passes), ``effects.py`` (what is made of the numbers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.components import Component, components_of
+from circuits.constants import learned
 from circuits.effects import PatchResult, shared_out
+from circuits.questions import asked
+from circuits.reruns import Reruns, stream_of
 from interp.activations import Activations
-from interp.edits import Edit, ablate, patch
-from interp.errors import InputError
+from interp.errors import InputError, ModelError
 from interp.sites import Site
 from interp.tokens import Tokens
 
 __all__ = ["MODES", "patch_sweep"]
 
-Mode = Literal["denoise", "noise", "mean"]
-MODES = ("denoise", "noise", "mean")
+Mode = Literal["denoise", "noise", "zero", "mean", "resample", "optimal"]
+MODES = ("denoise", "noise", "zero", "mean", "resample", "optimal")
 Metric = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plan:
-    """The runs between which activations are moved."""
+class _Pairs:
+    """What is asked: two runs and a metric."""
 
-    model: Any
+    clean: Any
+    corrupted: Any
     metric: Metric
-    base: Any
-    """Tokens of the run that is patched."""
-    source: Activations
-    """What is put there."""
-    mode: str
-    position: Any
-    batch_size: int
+    position: Tensor | None
+    """The only place at which the metric reads the logits; None: it is shown all of them."""
 
-    def scores(self, group: Sequence[Site], n: int, source: Activations) -> np.ndarray:
-        """[component, example] the metric with each component of ``group`` replaced, all in one pass."""
-        index = torch.arange(n).repeat(len(group))
-        edits = [self._edit(site, source, index, range(i * n, (i + 1) * n)) for i, site in enumerate(group)]
-        logits = self.model.logits(_select(self.base, index), edits=edits, batch_size=self.batch_size)
-        # the metric is shown the examples in their order, once for each component
-        return torch.stack([_scored(self.metric, part) for part in logits.split(n)]).numpy()
-
-    def _edit(self, site: Site, source: Activations, index: Tensor, rows: range) -> Edit:
-        whole = site.whole
-        if self.mode == "mean":
-            return ablate(
-                whole,
-                how="mean",
-                reference=source,
-                over="position",
-                head=site.head,
-                row=rows,
-                position=self.position,
+    @classmethod
+    def of(cls, model: Any, clean: Any, corrupted: Any, metric: Metric | None) -> _Pairs:
+        if corrupted is None or metric is None:
+            if corrupted is not None or metric is not None:
+                raise InputError("give clean, corrupted and metric, or a task alone")
+            (question,) = asked(clean)
+            return cls(
+                clean=question.clean,
+                corrupted=question.corrupted,
+                metric=question.metric,
+                position=question.position,
             )
-        value = source[whole]
-        return patch(whole, value[index.to(value.device)], head=site.head, row=rows, position=self.position)
+        _paired(clean, corrupted)
+        if model.anatomy is not None and isinstance(clean, Tensor) and isinstance(corrupted, Tensor):
+            ids = clean.ndim == 2 and not clean.is_floating_point()
+            clean, corrupted = (Tokens.full(t) if ids else t for t in (clean, corrupted))
+        return cls(clean=clean, corrupted=corrupted, metric=metric, position=None)
 
 
-def patch_sweep(
+def patch_sweep(  # noqa: PLR0913  (the options of one experiment)
     model: Any,
     clean: Any,
-    corrupted: Any,
-    metric: Metric,
+    corrupted: Any = None,
+    metric: Metric | None = None,
     *,
     sites: Any = None,
     mode: Mode = "denoise",
-    position: int | Sequence[int] | Literal["last"] | None = None,
+    position: int | Sequence[int] | str | None = None,
+    neuron: int | Sequence[int] | str | None = None,
     control: bool = False,
+    steps: int = 100,
     batch_size: int = 32,
     n_draws: int = 1000,
     seed: int = 0,
     progress: bool = False,
 ) -> PatchResult:
-    """The effect of patching every head (or site) by itself.
+    """The effect of patching every head (or site, position, neuron) by itself.
 
     Parameters
     ----------
@@ -88,23 +85,32 @@ def patch_sweep(
         A model of the toolkit.
     clean, corrupted
         Tokens (or what the model takes) of the same shape; row i of both are one pair, the same length in tokens.
+        Or a task as ``clean`` and nothing else: then logits are computed at the answer's place only.
     metric
         logits -> one number per example, e.g. the logit difference at the last position. It is called with all
         examples in their order, so it may index answers by row.
     sites
-        Names, globs or Sites; a site with heads is taken head by head. By default every head's ``z``; without heads
-        what each layer's attention, mixer and MLP write; without those every site that is listed.
+        Names, globs or Sites (streams, attention, MLPs, heads' q, k, v, z, patterns, neurons); a site with heads is
+        taken head by head. By default every head's ``z``; without heads what each layer's attention, mixer and MLP
+        write; without those every site that is listed.
     mode
-        ``"denoise"``: clean into corrupted. ``"noise"``: corrupted into clean. ``"mean"``: mean over the clean runs
-        (at each position) into clean.
+        ``"denoise"``: clean into corrupted. ``"noise"``: corrupted into clean. The others ablate in the clean run:
+        ``"zero"``; ``"mean"`` over the clean runs, at each position; ``"resample"``: another clean example's;
+        ``"optimal"``: the constant that costs least, learned for each component.
     position
-        Patch only there (``"last"``: each row's last real token); at all positions by default.
+        Patch only there (``"last"``: each row's last real token); ``"each"``: position by position; all by default.
+    neuron
+        Patch only these features of the last axis; ``"each"``: one by one.
     control
         Also patch in the activations of another example, which should carry nothing (doubles the cost).
+    steps
+        Gradient steps of ``mode="optimal"``.
     batch_size
-        Rows a forward pass; components are batched as far as they fit.
+        Rows a forward pass; components of one layer are batched as far as they fit.
     n_draws
         Bootstrap draws over examples for the interval of the ratio of means.
+    seed
+        Of the bootstrap, and of which example ``"resample"`` takes.
 
     Returns
     -------
@@ -117,11 +123,14 @@ def patch_sweep(
         Pairs of different shapes, or a metric that does not give one number per example.
     SiteError
         A site that cannot be edited.
+    ModelError
+        ``mode="optimal"`` on a model that cannot be run block by block.
 
     Notes
     -----
-    Cost: components x examples forward passes of one example (twice with ``control``), and two for the ends. Effects
-    of single parts need not add up to 1: parts can be redundant, or work only together.
+    Cost: components x examples forward passes of one example, each from the component's layer on where the model can
+    be run block by block (``provenance["restarted"]``); twice with ``control``; two for the ends. Effects of single
+    parts need not add up to 1: parts can be redundant, or work only together.
 
     References
     ----------
@@ -129,74 +138,108 @@ def patch_sweep(
     """
     if mode not in MODES:
         raise InputError(f"mode={mode!r}; it is one of {list(MODES)}")
-    n = _paired(clean, corrupted)
-    components = _components(model, sites)
-    ends = [
-        _scored(metric, model.logits(tokens, batch_size=batch_size)).numpy() for tokens in (clean, corrupted)
-    ]
+    pairs = _Pairs.of(model, clean, corrupted, metric)
+    n = len(pairs.clean)
+    components = components_of(model, sites, position=position, neuron=neuron, n_pos=_n_pos(pairs.clean))
+    if mode == "resample" and n < 2:
+        raise InputError("resampling needs two examples or more: there is no other one")
+    ends = [_end(model, tokens, pairs, batch_size) for tokens in (pairs.clean, pairs.corrupted)]
     if any(len(end) != n for end in ends):
         raise InputError(
             f"the metric gave {[len(e) for e in ends]} numbers for {n} examples; it must give one per example"
         )
-    giver, taker = (clean, corrupted) if mode == "denoise" else (corrupted, clean)
-    wholes = list(dict.fromkeys(site.whole for site in components))
-    source = model.capture(clean if mode == "mean" else giver, wholes, batch_size=batch_size)
-    plan = _Plan(
-        model=model,
-        metric=metric,
-        base=taker,
-        source=source,
-        mode=mode,
-        position=position,
-        batch_size=batch_size,
+    giver, taker = (pairs.clean, pairs.corrupted) if mode == "denoise" else (pairs.corrupted, pairs.clean)
+    stream = stream_of(model, taker)
+    if mode == "optimal" and stream is None:
+        raise ModelError(f"{model.name} cannot be run block by block, which learning constants needs")
+    reruns = Reruns(model, taker, stream=stream, batch_size=batch_size, position=pairs.position)
+    wholes = list(dict.fromkeys(component.site.whole for component in components))
+    held = model.capture(
+        giver if mode in ("denoise", "noise") else pairs.clean, wholes, batch_size=batch_size
     )
-    patched = _swept(plan, components, n, source, progress)
-    foreign = (
-        _swept(plan, components, n, _shifted(source, n), progress)
-        if control and n >= 3 and mode != "mean"
-        else None
-    )
-    return shared_out(
-        components, patched, foreign, ends, mode, n_draws=n_draws, seed=seed, provenance=_origin(model, seed)
-    )
+    sweep = _Sweep(reruns=reruns, metric=pairs.metric, mode=mode, steps=steps, seed=seed, shown=progress)
+    patched = sweep.over(components, held)
+    crossed = control and n >= 3 and mode in ("denoise", "noise")
+    foreign = sweep.over(components, _shifted(held, n)) if crossed else None
+    origin = {"model": model.name, "backend": model.backend, "seed": seed, "restarted": stream is not None}
+    return shared_out(components, patched, foreign, ends, mode, n_draws=n_draws, seed=seed, provenance=origin)
 
 
-def _swept(plan: _Plan, components: Sequence[Site], n: int, source: Activations, shown: bool) -> np.ndarray:
-    from interp.runs.progress import progress
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sweep:
+    reruns: Reruns
+    metric: Metric
+    mode: str
+    steps: int
+    seed: int
+    shown: bool
 
-    at_once = max(1, plan.batch_size // n)
-    starts = range(0, len(components), at_once)
-    parts = [
-        plan.scores(components[s : s + at_once], n, source)
-        for s in progress(
-            starts, total=len(starts), desc="patching", unit="pass", enabled=None if shown else False
+    def over(self, components: Sequence[Component], held: Activations) -> np.ndarray:
+        """[component, example] the metric with each component replaced."""
+        from interp.runs.progress import progress
+
+        groups = list(self.reruns.groups(components))
+        shown = progress(
+            groups, total=len(groups), desc="patching", unit="pass", enabled=None if self.shown else False
         )
-    ]
-    return np.concatenate(parts)
+        parts = []
+        for first, group in shown:
+            values = self._values(first, group, held)
+            with torch.no_grad():
+                logits = self.reruns.logits(first, group, values)
+            # the metric is shown the examples in their order, once for each component
+            parts.append(torch.stack([_scored(self.metric, one) for one in logits]).numpy())
+        return np.concatenate(parts)
+
+    def _values(self, first: int | None, group: Sequence[Component], held: Activations) -> dict[Site, Tensor]:
+        sites = dict.fromkeys(component.site.whole for component in group)
+        if self.mode == "optimal":
+            assert first is not None
+            (site,) = sites
+            return {site: learned(self.reruns, group, first, held, steps=self.steps)}
+        return {site: self._value(held, site) for site in sites}
+
+    def _value(self, held: Activations, site: Site) -> Tensor:
+        value = held[site]
+        if self.mode == "zero":
+            return torch.zeros_like(value[:1])
+        if self.mode == "mean":
+            return _mean(value, held.mask)
+        if self.mode == "resample":
+            return value[_others(len(value), self.seed).to(value.device)]
+        return value
 
 
-def _components(model: Any, sites: Any) -> list[Site]:
-    """The asked sites, those with heads head by head."""
-    found = model.find(sites) if sites is not None else _default_sites(model)
-    out: list[Site] = []
-    for site in found:
-        if site.head is None and site.head_axis is not None:
-            out.extend(replace(site, head=head) for head in range(model.sites.n_heads(site) or 0))
-        else:
-            out.append(site)
-    return out
+def _mean(value: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over examples at each position [1 ...], in float64, over those whose token there is real."""
+    wide = value.double()
+    if mask is None or bool(mask.all()) or mask.shape != value.shape[:2]:
+        return wide.mean(0, keepdim=True).to(value.dtype)
+    real = mask.to(wide.device).view(*mask.shape, *[1] * (wide.ndim - 2))
+    kept = torch.where(real, wide, torch.zeros_like(wide)).sum(0, keepdim=True)
+    return (kept / real.sum(0, keepdim=True).clamp(min=1)).to(value.dtype)
 
 
-def _default_sites(model: Any) -> tuple[Site, ...]:
-    for kinds in (("z",), ("attn_out", "mixer_out", "mlp_out")):
-        found = tuple(site for site in model.sites if site.kind in kinds and site.whole not in model.inert)
-        if found:
-            return found
-    return tuple(model.sites)
+def _others(n: int, seed: int) -> Tensor:
+    """For each example another one, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n
 
 
-def _paired(clean: Any, corrupted: Any) -> int:
-    """How many pairs there are; refuses pairs that do not line up token by token."""
+def _end(model: Any, tokens: Any, pairs: _Pairs, batch_size: int) -> np.ndarray:
+    logits = model.logits(tokens, batch_size=batch_size)
+    if pairs.position is not None:
+        logits = logits[torch.arange(len(logits)), pairs.position.to(logits.device)]
+    return _scored(pairs.metric, logits).numpy()
+
+
+def _n_pos(tokens: Any) -> int | None:
+    ids = tokens.ids if isinstance(tokens, Tokens) else tokens
+    return ids.shape[1] if ids.ndim > 1 else None
+
+
+def _paired(clean: Any, corrupted: Any) -> None:
+    """Refuse pairs that do not line up token by token."""
     grids = [t.ids if isinstance(t, Tokens) else t for t in (clean, corrupted)]
     if not all(isinstance(grid, Tensor) for grid in grids):
         raise InputError(
@@ -214,7 +257,6 @@ def _paired(clean: Any, corrupted: Any) -> int:
                 f"pair {int(uneven[0])} has {int(clean.lengths[uneven[0]])} clean and "
                 f"{int(corrupted.lengths[uneven[0]])} corrupted tokens; patching needs pairs of one length"
             )
-    return shapes[0][0]
 
 
 def _scored(metric: Metric, logits: Tensor) -> Tensor:
@@ -226,17 +268,9 @@ def _scored(metric: Metric, logits: Tensor) -> Tensor:
     return scores.detach().double().cpu()
 
 
-def _select(tokens: Any, index: Tensor) -> Any:
-    return tokens.select(index) if isinstance(tokens, Tokens) else tokens[index]
-
-
 def _shifted(source: Activations, n: int) -> Activations:
     """The activations with every row from another example, half the set away."""
     tensors = {site: value.roll(max(2, n // 2) % n or 1, dims=0) for site, value in source.tensors.items()}
     return Activations(
         tensors=tensors, mask=source.mask, positions=source.positions, provenance=source.provenance
     )
-
-
-def _origin(model: Any, seed: int) -> dict[str, Any]:
-    return {"model": model.name, "backend": model.backend, "seed": seed}

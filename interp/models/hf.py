@@ -14,8 +14,8 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from interp.frames import Frame
 from interp.models.families import anatomy_of
 from interp.models.hooked import HookedModel
 from interp.models.inputs import Inputs
-from interp.models.running import ATTENTION, Plan, Stages, Visitor
+from interp.models.running import ATTENTION, Plan, Stages
 from interp.models.taps import Tap
 from interp.sites import Site
 
@@ -98,21 +98,12 @@ class TransformersModel(HookedModel):
 
         return get_state_dict_offloaded_model(self.module)
 
-    def _run_plan(
-        self,
-        plan: Plan,
-        visitors: Sequence[Visitor],
-        inputs: Inputs,
-        frame: Frame,
-        wanted: Collection[Site] | None,
-        cache: Any,
-    ) -> Any:
+    def _inside(self, plan: Plan) -> AbstractContextManager[None]:
         if not plan.inside:
-            return super()._run_plan(plan, visitors, inputs, frame, wanted, cache)
+            return super()._inside(plan)
         for site in plan.sites:
             self.require_causal(site)
-        with our_attention(self.module):
-            return super()._run_plan(plan, visitors, inputs, frame, wanted, cache)
+        return our_attention(self.module)
 
     def forward(self, inputs: Inputs, frame: Frame, cache: Any) -> Any:
         options: dict[str, Any] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -113,6 +114,24 @@ class HookedModel(Model):
         self._ran_once.update(learning)
         return out
 
+    def run_part(self, call: Callable[[], Any], frame: Frame, visits: Sequence[Visit]) -> Any:
+        """``call``, a part of the forward pass run by hand, with visitors at sites that it reaches; what it returns.
+
+        Raises
+        ------
+        SiteError
+            It never reached one of the sites.
+        """
+        visits = self.sequence(visits)
+        looking = all(getattr(visitor, "reads_only", False) for _, visitor in visits)
+        plan = self._plan(tuple(site for site, _ in visits), looking)
+        with evaluating(self._modules.values()), self._inside(plan):
+            return run_planned(plan, call, [visitor for _, visitor in visits], frame, wanted=None)
+
+    def _inside(self, plan: Plan) -> AbstractContextManager[None]:
+        """What must hold while a plan with visits inside attention functions runs."""
+        return nullcontext()
+
     def _plan(self, sites: tuple[Site, ...], looking: bool) -> Plan:
         key = (sites, looking)
         if key not in self._plans:
@@ -131,7 +150,10 @@ class HookedModel(Model):
         wanted: Collection[Site] | None,
         cache: Any,
     ) -> Any:
-        return run_planned(plan, lambda: self.forward(inputs, frame, cache), visitors, frame, wanted=wanted)
+        with self._inside(plan):
+            return run_planned(
+                plan, lambda: self.forward(inputs, frame, cache), visitors, frame, wanted=wanted
+            )
 
     def forward(self, inputs: Inputs, frame: Frame, cache: Any) -> Any:
         """The forward pass itself; returns the logits."""
