@@ -18,7 +18,7 @@ from circuits.components import Component, components_of
 from circuits.constants import learned
 from circuits.effects import PatchResult, shared_out
 from circuits.questions import asked
-from circuits.reruns import Reruns, stream_of
+from circuits.reruns import Reruns, at_place, stream_of
 from interp.activations import Activations
 from interp.errors import InputError, ModelError
 from interp.sites import Site
@@ -143,20 +143,18 @@ def patch_sweep(  # noqa: PLR0913  (the options of one experiment)
     components = components_of(model, sites, position=position, neuron=neuron, n_pos=_n_pos(pairs.clean))
     if mode == "resample" and n < 2:
         raise InputError("resampling needs two examples or more: there is no other one")
-    ends = [_end(model, tokens, pairs, batch_size) for tokens in (pairs.clean, pairs.corrupted)]
-    if any(len(end) != n for end in ends):
-        raise InputError(
-            f"the metric gave {[len(e) for e in ends]} numbers for {n} examples; it must give one per example"
-        )
     giver, taker = (pairs.clean, pairs.corrupted) if mode == "denoise" else (pairs.corrupted, pairs.clean)
     stream = stream_of(model, taker)
     if mode == "optimal" and stream is None:
         raise ModelError(f"{model.name} cannot be run block by block, which learning constants needs")
     reruns = Reruns(model, taker, stream=stream, batch_size=batch_size, position=pairs.position)
-    wholes = list(dict.fromkeys(component.site.whole for component in components))
-    held = model.capture(
-        giver if mode in ("denoise", "noise") else pairs.clean, wholes, batch_size=batch_size
-    )
+    held, ends = _held(reruns, pairs, giver, components, ablated=mode not in ("denoise", "noise"))
+    if mode == "denoise":
+        ends = ends[::-1]
+    if any(len(end) != n for end in ends):
+        raise InputError(
+            f"the metric gave {[len(e) for e in ends]} numbers for {n} examples; it must give one per example"
+        )
     sweep = _Sweep(reruns=reruns, metric=pairs.metric, mode=mode, steps=steps, seed=seed, shown=progress)
     patched = sweep.over(components, held)
     crossed = control and n >= 3 and mode in ("denoise", "noise")
@@ -226,11 +224,22 @@ def _others(n: int, seed: int) -> Tensor:
     return (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n
 
 
-def _end(model: Any, tokens: Any, pairs: _Pairs, batch_size: int) -> np.ndarray:
-    logits = model.logits(tokens, batch_size=batch_size)
-    if pairs.position is not None:
-        logits = logits[torch.arange(len(logits)), pairs.position.to(logits.device)]
-    return _scored(pairs.metric, logits).numpy()
+def _held(
+    reruns: Reruns, pairs: _Pairs, giver: Any, components: Sequence[Component], *, ablated: bool
+) -> tuple[Activations, list[np.ndarray]]:
+    """What is put into the run that is changed, and the metric of that run and of the other one."""
+    model, size = reruns.model, reruns.batch_size
+    wholes = list(dict.fromkeys(component.site.whole for component in components))
+    ends = [_scored(pairs.metric, reruns.unchanged()).numpy()]
+    head = Site(kind="logits")
+    if not ablated and reruns.stream is not None and head in model.sites:
+        held = model.capture(giver, [*wholes, head], batch_size=size)  # one pass for both
+        logits = held[head]
+    else:
+        held = model.capture(reruns.tokens if ablated else giver, wholes, batch_size=size)
+        logits = model.logits(giver, batch_size=size)
+    ends.append(_scored(pairs.metric, at_place(logits, pairs.position)).numpy())
+    return held, ends
 
 
 def _n_pos(tokens: Any) -> int | None:

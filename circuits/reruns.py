@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from circuits.components import Component
-from circuits.stream import Part, Stream, Visitor
+from circuits.stream import Stream
 from interp.edits import Edit, patch
 from interp.errors import ModelError
 from interp.frames import Frame
@@ -22,7 +22,7 @@ from interp.models.hooked import HookedModel
 from interp.sites import Site
 from interp.tokens import Tokens
 
-__all__ = ["Base", "Reruns", "stream_of"]
+__all__ = ["Base", "Reruns", "at_place", "stream_of"]
 
 Values = Mapping[Site, Tensor]
 """What is put at each (whole) site: [example ...], one row for all, or [component example ...]."""
@@ -39,16 +39,18 @@ def stream_of(model: Any, tokens: Any) -> Stream | None:
         return None
 
 
+def at_place(logits: Tensor, position: Tensor | None) -> Tensor:
+    """Logits [row d_vocab] at one position of each row, or all of them."""
+    return logits if position is None else logits[torch.arange(len(logits)), position.to(logits.device)]
+
+
 class Base:
     """Some rows of the run that is changed: its tokens and the stream in front of every block."""
 
     def __init__(self, stream: Stream, tokens: Tokens) -> None:
         self.tokens = tokens
-        kept = _Resid()
-        with torch.no_grad():
-            x, self.calls = stream.enter(tokens)
-            end = stream.blocks(x, self.calls, visitor=kept)
-        self.resid: tuple[Tensor, ...] = (*kept.held, end)
+        self.resid: list[Tensor] = []
+        _, self.calls = stream.enter(tokens, streams=self.resid)
 
     def frame(self, n: int) -> Frame:
         """The frame of ``n`` copies."""
@@ -60,14 +62,6 @@ class Base:
             mask=tokens.mask.repeat(n, 1).to(device) if padded else None,
             last=tokens.last.repeat(n).to(device),
         )
-
-
-class _Resid(Visitor):
-    def __init__(self) -> None:
-        self.held: list[Tensor] = []
-
-    def block_entered(self, part: Part, x: Tensor) -> None:
-        self.held.append(x.detach())
 
 
 class Reruns:
@@ -92,6 +86,17 @@ class Reruns:
             rows = slice(start, min(start + batch_size, self.n))
             assert stream is not None
             self.bases.append((rows, Base(stream, tokens[rows])))
+
+    @torch.no_grad()
+    def unchanged(self) -> Tensor:
+        """Logits [example ...] of the run as it is."""
+        if self.stream is None:
+            return at_place(self.model.logits(self.tokens, batch_size=self.batch_size), self.position)
+        parts = []
+        for rows, base in self.bases:
+            at = None if self.position is None else self.position[rows]
+            parts.append(self.stream.head(base.resid[-1], at))
+        return torch.cat(parts)
 
     def groups(self, components: Sequence[Component]) -> Iterator[tuple[int | None, Sequence[Component]]]:
         """Components that go into one batch, with the layer at which it begins (None: a whole pass)."""
@@ -152,10 +157,8 @@ class Reruns:
             self._edit(component, values[component.site.whole], i, index) for i, component in enumerate(group)
         ]
         logits = self.model.logits(tokens, edits=edits, batch_size=self.batch_size)
-        logits = logits.view(len(group), self.n, *logits.shape[1:])
-        if self.position is None:
-            return logits
-        return logits[:, torch.arange(self.n), self.position.to(logits.device)]
+        logits = at_place(logits, None if self.position is None else self.position.repeat(len(group)))
+        return logits.view(len(group), self.n, *logits.shape[1:])
 
     def _edit(self, component: Component, value: Tensor, i: int, index: Tensor) -> Edit:
         return patch(

@@ -212,10 +212,13 @@ class Stream:
             for handle in handles:
                 handle.remove()
 
-    def enter(self, tokens: Tokens, visitor: Visitor | None = None) -> tuple[Tensor, Calls]:
+    def enter(
+        self, tokens: Tokens, visitor: Visitor | None = None, *, streams: list[Tensor] | None = None
+    ) -> tuple[Tensor, Calls]:
         """The stream in front of the first block [row pos d_model], and what the model hands its blocks.
 
-        Cost: one forward pass without the unembedding, in which ``visitor`` is shown what passes.
+        Cost: one forward pass without the unembedding, in which ``visitor`` is shown what passes, and ``streams`` gets
+        the stream in front of every block and behind the last.
         """
         calls, x = [], []
 
@@ -225,7 +228,7 @@ class Stream:
             else:
                 rest = dict(kwargs)
                 stream = rest.pop("hidden_states")
-            if not calls:
+            if streams is not None or not calls:
                 x.append(stream.detach())
             calls.append((args[1:] if args else (), rest))
 
@@ -233,7 +236,7 @@ class Stream:
         last = Site(kind="resid_post", layer=len(self.parts) - 1)
 
         def seen(value: Tensor) -> None:
-            return None
+            x.append(value.detach())
 
         seen.reads_only = True  # type: ignore[attr-defined]
         try:
@@ -243,6 +246,8 @@ class Stream:
         finally:
             for handle in handles:
                 handle.remove()
+        if streams is not None:
+            streams.extend(x)
         return x[0], Calls(blocks=tuple(calls), rows=len(tokens))
 
     def embed(self, tokens: Tokens) -> Tensor:
