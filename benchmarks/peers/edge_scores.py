@@ -69,22 +69,18 @@ def difference(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def hooked(module: Any) -> Any:
     """The same network as a HookedTransformer, nothing folded."""
-    from transformer_lens import (  # pyright: ignore[reportMissingImports]
-        HookedTransformer,  # pyright: ignore[reportAttributeAccessIssue]
-        HookedTransformerConfig,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-    from transformer_lens.pretrained.weight_conversions.gpt2 import (  # pyright: ignore[reportMissingImports]
-        convert_gpt2_weights,
-    )
+    import transformer_lens
+    from transformer_lens.pretrained.weight_conversions import gpt2  # pyright: ignore[reportMissingImports]
 
+    lens: Any = transformer_lens  # another version than this repository's own
     d, heads = SHAPE["n_embd"], SHAPE["n_head"]
-    config = HookedTransformerConfig(
+    config = lens.HookedTransformerConfig(
         n_layers=SHAPE["n_layer"], d_model=d, n_heads=heads, d_head=d // heads, d_mlp=4 * d,
         n_ctx=SHAPE["n_positions"], d_vocab=SHAPE["vocab_size"], act_fn="gelu_new", normalization_type="LN",
         use_attn_result=True, use_split_qkv_input=True, use_hook_mlp_in=True,
     )  # fmt: skip
-    made = HookedTransformer(config).eval()
-    made.load_state_dict(convert_gpt2_weights(module, config), strict=False)
+    made = lens.HookedTransformer(config).eval()
+    made.load_state_dict(gpt2.convert_gpt2_weights(module, config), strict=False)
     return made
 
 
