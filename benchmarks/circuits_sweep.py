@@ -80,7 +80,7 @@ def main() -> None:
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=asked.layers, n_embd=asked.d_model, n_head=asked.heads, vocab_size=asked.vocab,
-        bos_token_id=0, eos_token_id=0, attn_implementation="eager",
+        bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     network: Any = GPT2LMHeadModel(config).eval().requires_grad_(False)
     question = task(asked.vocab)

@@ -41,7 +41,7 @@ def network(*, positions: bool = True) -> Any:
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    made = GPT2LMHeadModel(GPT2Config(**SHAPE, **_ENDS, attn_implementation="eager")).eval()
+    made = GPT2LMHeadModel(GPT2Config(**SHAPE, **_ENDS)).eval()
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for name, parameter in sorted(made.named_parameters()):
