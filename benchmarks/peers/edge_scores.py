@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-SHAPE = {"n_layer": 3, "n_embd": 24, "n_head": 3, "n_positions": 12, "vocab_size": 40}
-_ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+SHAPE: dict[str, Any] = {"n_layer": 3, "n_embd": 24, "n_head": 3, "n_positions": 12, "vocab_size": 40}
+_ENDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
 STEPS = 5
 METHODS = ("EAP", "EAP-IG-inputs", "clean-corrupted", "EAP-IG-activations", "information-flow-routes")
 ROUTES = METHODS[-1]
