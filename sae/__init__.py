@@ -21,6 +21,8 @@ __getattr__, __dir__, __all__ = attach(
         "TrainConfig": "config",
         "compare": "comparing",
         "Comparison": "comparing",
+        "Dashboard": "gallery.gathering",
+        "dashboard": "gallery.gathering",
         "effect_curve": "steering",
         "EffectCurve": "steering",
         "encode": "codes",

@@ -21,7 +21,7 @@ from sae.codes import Codes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["IGNORE", "LabelTable", "auroc_table", "label_latents"]
+__all__ = ["IGNORE", "LabelTable", "Ranked", "auroc_table", "label_latents"]
 
 IGNORE = -100
 """The label of a token that has none."""
@@ -44,9 +44,14 @@ class LabelTable(Result):
     check: np.ndarray
     """[concept, latent] AUROC on the held-out texts."""
     concept: np.ndarray
-    """[latent] the concept it is the best sign of, chosen on the first half; -1 for a latent that never fires there."""
+    """[latent] the concept with the largest F1 on the first half; -1 for a latent that meets none there. Not by AUROC:
+    that of a rare concept is near 1 for any latent that fires on it, whatever else it fires on."""
     concept_auroc: np.ndarray
-    """[latent] its AUROC on the held-out texts, 0.5 where it does not fire."""
+    """[latent] its AUROC for that concept on the held-out texts; 0.5 without one."""
+    concept_precision: np.ndarray
+    """[latent] share of its firings that carry it, held out."""
+    concept_recall: np.ndarray
+    """[latent] share of its tokens on which the latent fires, held out."""
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -69,10 +74,14 @@ class LabelTable(Result):
         )
         return frame.sort_values("auroc", ascending=False, ignore_index=True)
 
-    def of_latents(self, *, least: float = 0.75) -> dict[int, tuple[str, float]]:
-        """Latent -> (its concept, held-out AUROC), for those that reach ``least``."""
-        good = np.flatnonzero((self.concept >= 0) & (self.concept_auroc >= least))
-        return {int(j): (self.concepts[self.concept[j]], float(self.concept_auroc[j])) for j in good}
+    def of_latents(self, *, least: float = 0.75, precision: float = 0.5) -> dict[int, tuple[str, float]]:
+        """Latent -> (its concept, held-out AUROC), for those that reach ``least`` and fire mostly on it."""
+        good = self.concept >= 0
+        good &= (self.concept_auroc >= least) & (self.concept_precision >= precision)
+        return {
+            int(j): (self.concepts[self.concept[j]], float(self.concept_auroc[j]))
+            for j in np.flatnonzero(good)
+        }
 
 
 def label_latents(
@@ -115,6 +124,7 @@ def label_latents(
     if among not in ("all", "labelled"):
         raise InputError(f"among={among!r}; it is 'all' or 'labelled'")
     half = _half(codes, seed)
+    halves = [Ranked(codes, half == side) for side in (0, 1)] if among == "all" else []
     found: list[tuple[str, dict[str, np.ndarray]]] = []
     for name, given in labels.items():
         values = codes.of_texts(given)
@@ -123,18 +133,21 @@ def label_latents(
         kept = [v for v, n in zip(present, counts, strict=True) if min(n) >= least]
         if not kept:
             continue
-        use = np.ones(codes.n, dtype=bool) if among == "all" else values != IGNORE
-        pair = [auroc_table(codes, values, kept, rows=use & (half == side)) for side in (0, 1)]
+        sides = (
+            halves if among == "all" else [Ranked(codes, (values != IGNORE) & (half == s)) for s in (0, 1)]
+        )
+        pair = [auroc_table(side, values, kept) for side in sides]
         title = (names or {}).get(name)
         for i, value in enumerate(kept):
             shown = str(value) if title is None or not 0 <= value < len(title) else title[value]
-            concept = {k: v[i] for k, v in pair[1].items()} | {"choice": pair[0]["auroc"][i]}
+            concept = {k: v[i] for k, v in pair[1].items()}
+            concept |= {"choice": pair[0]["auroc"][i], "f1": pair[0]["f1"][i]}
             found.append((f"{name} = {shown}", concept))
     if not found:
         raise InputError(
             f"no value of {', '.join(labels) or 'no label'} has {least} tokens in both halves of {codes.n}"
         )
-    return _table(found, codes, half, among)
+    return _table(found, codes, among)
 
 
 def _half(codes: Codes, seed: int) -> np.ndarray:
@@ -148,93 +161,96 @@ def _half(codes: Codes, seed: int) -> np.ndarray:
     return side[text]
 
 
-def auroc_table(
-    codes: Codes, values: np.ndarray, kept: Sequence[int], *, rows: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
+class Ranked:
+    """The codes of some rows, each with its mid-rank among those rows of its latent."""
+
+    def __init__(self, codes: Codes, rows: np.ndarray | None = None) -> None:
+        self.use = np.ones(codes.n, dtype=bool) if rows is None else rows
+        self.n, self.d_sae = int(self.use.sum()), codes.d_sae
+        latent = np.repeat(np.arange(codes.d_sae), codes.counts)
+        inside = self.use[codes.rows]
+        self.latent, self.row, value = latent[inside], codes.rows[inside], codes.values[inside]
+        self.fired = np.bincount(self.latent, minlength=codes.d_sae)
+        zeros = self.n - self.fired
+        negative = np.bincount(self.latent[value < 0], minlength=codes.d_sae)
+        self.idle = negative + (zeros + 1) / 2
+        """[latent] the rank that all rows share on which it does not fire."""
+        self.rank = _places(self.latent, value) + np.where(value > 0, zeros[self.latent], 0)
+        """[code]"""
+
+
+def _places(latent: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Place of every code among those of its latent from 1 on, ties at their middle."""
+    order = np.lexsort((value, latent))
+    sorted_latent, sorted_value = latent[order], value[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (np.diff(sorted_latent) != 0) | (np.diff(sorted_value) != 0)
+    first = np.flatnonzero(new)
+    group = np.cumsum(new) - 1
+    middle = first + (np.bincount(group, minlength=len(first)) - 1) / 2
+    begin = np.searchsorted(sorted_latent, np.arange(int(latent.max()) + 1 if len(latent) else 0))
+    place = np.empty(len(order))
+    place[order] = middle[group] - begin[sorted_latent] + 1
+    return place
+
+
+def auroc_table(ranked: Ranked, values: np.ndarray, kept: Sequence[int]) -> dict[str, np.ndarray]:
     """AUROC, precision and recall of every latent for ``values == v``, for each v of ``kept``.
 
     Parameters
     ----------
+    ranked
+        Codes of the rows that count.
     values
-        [row] integers.
-    rows
-        [row] which to use; all by default.
+        [row] integers, for all rows of the codes.
 
     Returns
     -------
     dict
-        ``auroc``, ``precision``, ``recall`` [value, latent]; ``positives`` and ``tokens`` (all used) [value].
+        ``auroc``, ``precision``, ``recall``, ``f1`` [value, latent]; ``positives`` and ``tokens`` (all used) [value].
 
     Notes
     -----
     With r the mid-rank of each code among all n rows (those without a code share one), and P the positives,
     AUROC = (sum of r over positives - P (P + 1) / 2) / (P (n - P)).
     """
-    use = np.ones(codes.n, dtype=bool) if rows is None else rows
-    place = np.full(codes.n, -1)  # which of the kept values each row has
+    n, d_sae, n_kept = ranked.n, ranked.d_sae, len(kept)
+    place = np.full(len(values), -1)  # which of the kept values each row has
     for i, v in enumerate(kept):
-        place[use & (values == v)] = i
-    n, n_kept = int(use.sum()), len(kept)
+        place[ranked.use & (values == v)] = i
     positives = np.bincount(place[place >= 0], minlength=n_kept)
-    latent = np.repeat(np.arange(codes.d_sae), codes.counts)
-    inside = use[codes.rows]
-    latent, row, value = latent[inside], codes.rows[inside], codes.values[inside]
-    rank, idle = _ranks(latent, value, n, codes.d_sae)
-    on = place[row] >= 0
-    key = place[row][on] * codes.d_sae + latent[on]
-    shape = (n_kept, codes.d_sae)
+    here = place[ranked.row]
+    on = here >= 0
+    key = here[on] * d_sae + ranked.latent[on]
 
     def summed(weight: np.ndarray | None) -> np.ndarray:
-        return np.bincount(key, weights=weight, minlength=n_kept * codes.d_sae).reshape(shape)
+        return np.bincount(key, weights=weight, minlength=n_kept * d_sae).reshape(n_kept, d_sae)
 
     hits = summed(None)
-    total = summed((rank - idle[latent])[on]) + idle * positives[:, None]
+    total = summed((ranked.rank - ranked.idle[ranked.latent])[on]) + ranked.idle * positives[:, None]
     rest = np.maximum(positives * (n - positives), 1)[:, None]
     auroc = (total - (positives * (positives + 1) / 2)[:, None]) / rest
     auroc[(positives == 0) | (positives == n)] = 0.5
-    fired = np.bincount(latent, minlength=codes.d_sae)
+    both = np.maximum(ranked.fired + positives[:, None], 1)
     return {
+        "f1": (2 * hits / both).astype(np.float32),
         "auroc": auroc.astype(np.float32),
-        "precision": (hits / np.maximum(fired, 1)).astype(np.float32),
+        "precision": (hits / np.maximum(ranked.fired, 1)).astype(np.float32),
         "recall": (hits / np.maximum(positives, 1)[:, None]).astype(np.float32),
         "positives": positives,
         "tokens": np.full(n_kept, n),
     }
 
 
-def _ranks(latent: np.ndarray, value: np.ndarray, n: int, d_sae: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mid-rank of every code among the n rows of its latent, and of the rows on which the latent does not fire."""
-    counts = np.bincount(latent, minlength=d_sae)
-    negative = np.bincount(latent[value < 0], minlength=d_sae)
-    zeros = n - counts
-    order = np.lexsort((value, latent))
-    starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
-    # position within the latent, ties at their mean: the change points of (latent, value) begin the tied groups
-    sorted_latent, sorted_value = latent[order], value[order]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (np.diff(sorted_latent) != 0) | (np.diff(sorted_value) != 0)
-    group = np.cumsum(new) - 1
-    size = np.bincount(group)
-    first = np.flatnonzero(new)
-    middle = first + (size - 1) / 2 if len(first) else first.astype(float)
-    within = middle[group] - starts[sorted_latent] + 1 if len(order) else np.zeros(0)
-    rank = np.empty(len(order))
-    rank[order] = within
-    rank += np.where(value > 0, zeros[latent], 0)
-    return rank, negative + (zeros + 1) / 2
-
-
-def _table(found: list[tuple[str, dict[str, Any]]], codes: Codes, half: np.ndarray, among: str) -> LabelTable:
+def _table(found: list[tuple[str, dict[str, Any]]], codes: Codes, among: str) -> LabelTable:
     names = tuple(name for name, _ in found)
     stack = {key: np.stack([concept[key] for _, concept in found]) for key in found[0][1]}
     latent = stack["choice"].argmax(1)
     pick = np.arange(len(names)), latent
     positives = stack["positives"]
     value = stack["auroc"][pick].astype(float)
-    fires = np.bincount(
-        np.repeat(np.arange(codes.d_sae), codes.counts)[half[codes.rows] == 0], minlength=codes.d_sae
-    )
-    concept = np.where(fires > 0, stack["choice"].argmax(0), -1)
+    best = stack["f1"].argmax(0)
+    concept = np.where(stack["f1"].max(0) > 0, best, -1)
     column = np.arange(codes.d_sae)
     return LabelTable(
         name="label AUROC",
@@ -252,7 +268,9 @@ def _table(found: list[tuple[str, dict[str, Any]]], codes: Codes, half: np.ndarr
         choice=stack["choice"],
         check=stack["auroc"],
         concept=concept,
-        concept_auroc=np.where(concept >= 0, stack["auroc"][np.maximum(concept, 0), column], 0.5),
+        concept_auroc=np.where(concept >= 0, stack["auroc"][best, column], 0.5),
+        concept_precision=np.where(concept >= 0, stack["precision"][best, column], 0.0),
+        concept_recall=np.where(concept >= 0, stack["recall"][best, column], 0.0),
         provenance={"among": among, "rows": codes.n, "d_sae": codes.d_sae},
     )
 

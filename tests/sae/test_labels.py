@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp.errors import InputError
 from sae.codes import Codes
-from sae.labels import IGNORE, auroc_table, label_latents
+from sae.labels import IGNORE, Ranked, auroc_table, label_latents
 
 
 def codes_from(dense: np.ndarray) -> Codes:
@@ -34,7 +34,7 @@ def test_sparse_aurocs_are_the_dense_ones_ties_and_all(signed: bool) -> None:
     dense[:, 8] = 0  # never fires
     values = np.random.default_rng(1).integers(0, 4, 200)
     values[:20] = IGNORE
-    found = auroc_table(codes_from(dense), values, [0, 2, 3])
+    found = auroc_table(Ranked(codes_from(dense)), values, [0, 2, 3])
     for i, v in enumerate((0, 2, 3)):
         want = [roc_auc_score(values == v, dense[:, j]) for j in range(9)]
         np.testing.assert_allclose(found["auroc"][i], want, atol=1e-6)
@@ -48,7 +48,7 @@ def test_sparse_aurocs_are_the_dense_ones_ties_and_all(signed: bool) -> None:
 def test_a_subset_of_rows_is_ranked_by_itself() -> None:
     dense, rows = sparse(200, 5, 3), np.arange(200) % 3 > 0
     values = np.random.default_rng(2).integers(0, 2, 200)
-    found = auroc_table(codes_from(dense), values, [1], rows=rows)
+    found = auroc_table(Ranked(codes_from(dense), rows), values, [1])
     want = [roc_auc_score(values[rows] == 1, dense[rows, j]) for j in range(5)]
     np.testing.assert_allclose(found["auroc"][0], want, atol=1e-6)
 
