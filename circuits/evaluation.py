@@ -34,6 +34,8 @@ class Faithfulness(Result):
 
     sizes: np.ndarray
     """[size] edges asked for."""
+    fractions: np.ndarray
+    """[size] the share of all edges asked for: as MIB has it, before it was rounded down to whole edges."""
     kept: np.ndarray
     """[size] edges left once dangling parts were removed."""
     n_edges: int
@@ -51,11 +53,6 @@ class Faithfulness(Result):
     ablation: str
 
     @property
-    def fractions(self) -> np.ndarray:
-        """[size] of all edges asked for."""
-        return self.sizes / self.n_edges
-
-    @property
     def cpr(self) -> float:
         """Area under the faithfulness over the fraction of edges (linear trapezoid), as MIB has it: more is better."""
         return float(np.trapezoid(np.asarray(self.value), self.fractions))
@@ -68,8 +65,17 @@ class Faithfulness(Result):
     @property
     def log_area(self) -> float:
         """Mean faithfulness over the logarithm of the fraction: small circuits count as much as large ones."""
-        x = np.log(self.fractions)
-        return float(np.trapezoid(np.asarray(self.value), x) / (x[-1] - x[0]))
+        return self._over_logs(np.asarray(self.value))
+
+    @property
+    def log_gap(self) -> float:
+        """Mean distance of the faithfulness from 1 over the logarithm of the fraction."""
+        return self._over_logs(np.abs(1 - np.asarray(self.value)))
+
+    def _over_logs(self, y: np.ndarray) -> float:
+        some = self.fractions > 0
+        x = np.log(self.fractions[some])
+        return float(np.trapezoid(y[some], x) / (x[-1] - x[0])) if x[-1] > x[0] else float(y[some][0])
 
     @property
     def completeness(self) -> np.ndarray:
@@ -111,7 +117,8 @@ def evaluate(
     Parameters
     ----------
     sizes
-        Numbers of edges; by default MIB's fractions of all edges (at least one edge each).
+        Numbers of edges; by default MIB's fractions of all edges, rounded down (of a small network the first few
+        are no edge at all: faithfulness 0).
     by
         Select by the score's size, or signed, those first whose cutting hurts most. MIB's CPR takes ``"signed"``, its
         CMD ``"abs"``.
@@ -138,8 +145,9 @@ def evaluate(
     Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark", section 3.
     """
     layout = graph.layout
+    fractions = np.asarray(GRID if sizes is None else [k / layout.n_edges for k in sizes])
     if sizes is None:
-        sizes = sorted({max(1, round(f * layout.n_edges)) for f in GRID})
+        sizes = [int(f * layout.n_edges) for f in GRID]
     chosen = [graph.top(int(k), by=by, prune=prune).chosen for k in sizes]
     rng = np.random.default_rng(seed)
     drawn = []
@@ -184,6 +192,7 @@ def evaluate(
             "n_random": n_random,
         },
         sizes=np.asarray(sizes),
+        fractions=fractions,
         kept=keep.sum(1),
         n_edges=layout.n_edges,
         patched=patched,

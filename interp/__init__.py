@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = attach(
         "Site": "sites",
         "Tokens": "tokens",
         "Activations": "activations",
+        "Dictionary": "dictionaries",
         "Direction": "directions",
         "Edit": "edits",
         "edit": "edits",

@@ -108,17 +108,41 @@ def test_a_faithful_circuit_need_not_be_the_whole_one() -> None:
 
 
 def test_areas_are_those_of_the_benchmark():
+    """MIB: sizes are fractions rounded down, the x axis keeps the fractions, trapezoids from 0.001 to 1."""
     circuit, model, trials = opened("two-hop", 4)
     graph = circuits.attribute(model, trials, method="eap")
     found = circuits.evaluate(model, graph, trials, n_random=0)
-    x, f = found.sizes / 110, np.asarray(found.value)
-    assert found.cpr == pytest.approx(
-        sum((x[i + 1] - x[i]) * (f[i] + f[i + 1]) / 2 for i in range(len(x) - 1))
+    assert found.sizes.tolist() == [0, 0, 0, 1, 2, 5, 11, 22, 55, 110]
+    x, f = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], found.value.tolist()
+    assert f[:3] == [0, 0, 0]
+    pairs = list(zip(zip(x, x[1:], strict=False), zip(f, f[1:], strict=False), strict=True))
+    assert found.cpr == pytest.approx(sum((b - a) * (y + z) / 2 for (a, b), (y, z) in pairs))
+    assert found.cmd == pytest.approx(
+        sum((b - a) * (abs(1 - y) + abs(1 - z)) / 2 for (a, b), (y, z) in pairs)
     )
+    over_logs = sum((np.log(b) - np.log(a)) * (y + z) / 2 for (a, b), (y, z) in pairs)
+    assert found.log_area == pytest.approx(over_logs / np.log(1000))
     ideal = replace(found, value=np.ones(len(x)))
-    assert ideal.cmd == 0.0
-    assert ideal.cpr == pytest.approx(1 - x[0])
+    assert (ideal.cmd, ideal.log_gap) == (0.0, 0.0)
+    assert ideal.cpr == pytest.approx(0.999)
     assert ideal.log_area == pytest.approx(1.0)
+    chance = replace(found, value=np.array([0.0] * 9 + [1.0]))
+    assert (chance.cpr, chance.cmd) == pytest.approx((0.25, 0.749))
+
+
+def test_every_share_of_the_curve_is_the_ratio_of_means():
+    circuit, model, trials = opened("two-hop", 4)
+    graph = circuits.attribute(model, trials, method="exact")
+    found = circuits.evaluate(model, graph, trials, sizes=[3, 8], by="signed", n_random=0)
+    for i, k in enumerate((3, 8)):
+        keep = set(graph.top(k, by="signed").circuit())
+        left = circuits.path_patch(model, trials, [e for e in graph.edges if e not in keep]).patched[0]
+        empty = circuits.path_patch(model, trials, graph.edges).patched[0]
+        clean = trials.metric(model.logits(trials.clean)).numpy()
+        want = (left.mean() - empty.mean()) / (clean.mean() - empty.mean())
+        assert found.value[i] == pytest.approx(want, abs=1e-5)
+    assert "most harmful to cut first" in found.convention
+    assert found.ablation == "corrupted"
 
 
 @pytest.mark.parametrize("measure", ["kl", "metric"])
