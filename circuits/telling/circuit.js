@@ -251,7 +251,10 @@
   const line = (xs, ys, x, y) => xs.map((v, i) => `${i ? "L" : "M"}${x(v).toFixed(1)} ${y(ys[i]).toFixed(1)}`).join("");
   const area = (xs, low, high, x, y) => `${line(xs, high, x, y)}${[...xs.keys()].reverse().map((i) => `L${x(xs[i]).toFixed(1)} ${y(low[i]).toFixed(1)}`).join("")}Z`;
   const curve = () => {
-    const F = R.faithfulness, xs = F.sizes.map(Math.log10), C = F.control;
+    // a share of a small network may be no edge at all, which has no place on a logarithmic axis
+    const some = [...R.faithfulness.sizes.keys()].filter((i) => R.faithfulness.sizes[i] > 0);
+    const pick = (part) => Object.fromEntries(Object.entries(part).map(([k, v]) => [k, Array.isArray(v) ? some.map((i) => v[i]) : v]));
+    const F = pick(R.faithfulness), xs = F.sizes.map(Math.log10), C = pick(R.faithfulness.control);
     const all = [...F.value, 0, 1, ...(C.low ? [...C.low, ...C.high] : [])].map((v) => Math.max(-1, Math.min(2, v)));
     const clip = (values) => values.map((v) => Math.max(-1, Math.min(2, v)));
     chart("curve", [xs[0], xs[xs.length - 1]], [Math.min(...all) - 0.05, Math.max(...all) + 0.05],

@@ -206,9 +206,10 @@ def test_two_circuits_are_compared_edge_by_edge(made, record, tmp_path, capsys) 
 
 
 def test_caveats_follow_from_the_numbers(record) -> None:
-    calm = caveats(record)
-    assert len(calm) == 2  # those that every circuit has
     changed = copy.deepcopy(record)
+    changed["graph"]["stderr"] = [0.0] * len(changed["graph"]["scores"])
+    calm = caveats(changed)
+    assert len(calm) == 2  # those that every circuit has
     changed["faithfulness"]["value"][-2] = 1.4
     changed["faithfulness"]["smallest"]["0.9"] = None
     changed["graph"]["n"] = 5
