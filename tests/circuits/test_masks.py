@@ -17,7 +17,7 @@ from interp.toys import planted
 from tests.models import ids, random_model
 
 
-def a_bench(family: str, gqa: str = "ungrouped"):
+def a_bench(family: str, gqa="ungrouped"):
     model = interp.load(random_model(family).double(), backend="transformers")
     clean, corrupted = ids(2, 6, seed=0), ids(2, 6, seed=1)
     stream = Stream(model, gqa=gqa)
