@@ -10,6 +10,7 @@ import circuits
 import interp
 from circuits.blend import blended
 from circuits.exact import benches
+from circuits.layout import GQA
 from circuits.masks import Concrete, Uniform
 from circuits.stream import Stream
 from interp.errors import InputError
@@ -17,7 +18,7 @@ from interp.toys import planted
 from tests.models import ids, random_model
 
 
-def a_bench(family: str, gqa="ungrouped"):
+def a_bench(family: str, gqa: GQA = "ungrouped"):
     model = interp.load(random_model(family).double(), backend="transformers")
     clean, corrupted = ids(2, 6, seed=0), ids(2, 6, seed=1)
     stream = Stream(model, gqa=gqa)
