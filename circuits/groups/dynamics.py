@@ -66,6 +66,34 @@ class Progress:
         """The first checkpoint's epoch at which a measure is above a value, None if at none."""
         return next((e for e, v in zip(self.epochs, self.measures[measure], strict=True) if v > above), None)
 
+    def fallen(self, measure: str) -> int:
+        """The number of the checkpoint from which a measure stays at or below half of where it began (their count if
+        it never does)."""
+        values = self.measures[measure]
+        high = [i for i, value in enumerate(values) if value > values[0] / 2]
+        return high[-1] + 1 if high else 0
+
+    @property
+    def excluded_rise(self) -> float:
+        """The excluded loss at the end over its lowest value: memorising first lowers it, the algorithm raises it.
+
+        It starts at the logarithm of the order, as every loss does, so the start is nothing to compare with.
+        """
+        return self.measures["excluded"][-1] / min(self.measures["excluded"])
+
+    @property
+    def rises_first(self) -> bool:
+        """Whether the excluded loss has left its lowest value, by a tenth of it, at a checkpoint before the test loss
+        has fallen to half of where it began."""
+        values = self.measures["excluded"]
+        lowest = min(range(len(values)), key=values.__getitem__)
+        return any(value > 1.1 * values[lowest] for value in values[lowest : self.fallen("test_loss")])
+
+    @property
+    def falls_first(self) -> bool:
+        """Whether the restricted loss has fallen to half of where it began no later than the test loss."""
+        return self.fallen("restricted") <= self.fallen("test_loss")
+
     def to_frame(self) -> pd.DataFrame:
         """A row per checkpoint."""
         import pandas as pd

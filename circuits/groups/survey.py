@@ -2,7 +2,7 @@
 
 One row per group, architecture and seed: epochs and CPU seconds to generalise, key irreps, variance explained, losses
 with the algorithm out and alone, the order of learning. With ``--runs`` finished runs are kept and not trained again.
-Also :func:`universality`, which irreps different seeds and architectures have chosen.
+Also :func:`universality`: which irreps different seeds and architectures have chosen.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def universality(readings: Iterable[GroupReading], names: Sequence[str] | None =
 
 def row_of(run: GroupRun, reading: GroupReading, progress: Progress) -> dict[str, Any]:
     """The table's row of one run."""
-    card, measures = run.card, progress.measures
+    card = run.card
     similarity = dict(zip(reading.irreps, np.asarray(reading.value).tolist(), strict=True))
     return {
         "group": card["group"],
@@ -86,21 +86,11 @@ def row_of(run: GroupRun, reading: GroupReading, progress: Progress) -> dict[str
         "accuracy_only_key": reading.ablations["only key"]["accuracy"],
         "accuracy_without_key": reading.ablations["without key"]["accuracy"],
         "order_of_learning": progress.order_of_learning(),
-        "restricted_falls_first": _falls_first(progress),
-        "excluded_at_start_and_end": [measures["excluded"][0], measures["excluded"][-1]],
+        "restricted_falls_first": progress.falls_first,
+        "excluded_lowest": min(progress.measures["excluded"]),
+        "excluded_rises_first": progress.rises_first,
         "phase": progress.phase,
     }
-
-
-def _falls_first(progress: Progress) -> bool:
-    """Whether the restricted loss has passed half its starting value for good no later than the test loss has."""
-
-    def passed(name: str) -> int:
-        values = progress.measures[name]
-        high = [i for i, value in enumerate(values) if value > values[0] / 2]
-        return high[-1] + 1 if high else 0
-
-    return passed("restricted") <= passed("test_loss")
 
 
 def live_table(
@@ -128,7 +118,8 @@ def live_table(
 
 _COLUMNS = (
     *("group", "network", "seed", "epochs", "cpu_seconds", "test_accuracy", "key_irreps", "explained"),
-    *("excluded_loss", "restricted_loss", "test_loss", "accuracy_only_key", "accuracy_without_key", "phase"),
+    *("excluded_lowest", "excluded_loss", "restricted_loss", "test_loss"),
+    *("accuracy_only_key", "accuracy_without_key", "phase"),
 )
 
 
