@@ -66,7 +66,7 @@ def value(number: list) -> complex:
 
 
 def row(sizes: list[int], orders: list[int], values: list[complex]) -> Row:
-    """A character that no order of the classes can change: how often it takes which value on elements of which order."""
+    """A character without the order of the classes: how often it takes which value on elements of which order."""
     entries = zip(sizes, orders, values, strict=True)
     # + 0.0: no negative nought
     return tuple(sorted((s, o, round(v.real, 6) + 0.0, round(v.imag, 6) + 0.0) for s, o, v in entries))
@@ -85,7 +85,7 @@ def test_gap_agrees_on_the_characters(name: str, tables: dict[str, list]) -> Non
 
 @pytest.mark.parametrize("name", IN_GAP)
 def test_gap_agrees_on_the_types(name: str, tables: dict[str, list]) -> None:
-    """Indicator 1 is a real irrep of its own dimension, -1 a quaternionic one of twice that, 0 half of a complex one."""
+    """Indicator 1: a real irrep of that dimension; -1: a quaternionic one of twice that; 0: half of a complex one."""
     *_, characters, indicators = tables[name]
     degrees = [round(value(character[0]).real) for character in characters]
     theirs = [(d, "real") for d, nu in zip(degrees, indicators, strict=True) if nu == 1]
