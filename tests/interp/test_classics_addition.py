@@ -160,9 +160,9 @@ def test_sets_are_apart_and_every_operation_is_seen_in_training() -> None:
     assert sets.extrapolation.sum(1).min() == 13
     assert set(sets.train[:, 1].tolist()) == set(range(10))
     assert {(a, 1) for a in range(10)} <= set(map(tuple, sets.train.tolist()))
-    for wrong in ({"largest": 8}, {"largest": 18}, {"held_out": 0.9}, {"held_out": 0.0}):
+    for largest, held_out in ((8, 0.25), (18, 0.25), (12, 0.9), (12, 0.0)):
         with pytest.raises(InputError, match="leave no set"):
-            workspace.additions(10, **{"largest": 12, "held_out": 0.25, "seed": 0} | wrong)
+            workspace.additions(10, largest=largest, held_out=held_out, seed=0)
 
 
 def test_the_answer_s_distribution_is_the_sum_over_all_routes() -> None:
