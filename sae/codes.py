@@ -87,6 +87,18 @@ class Codes:
             raise InputError(f"latent {latent}: this coder has {self.d_sae}, 0-{self.d_sae - 1}")
         return int(latent)
 
+    def pick(self, latents: Sequence[int]) -> Codes:
+        """Only these latents, numbered anew in this order."""
+        parts = [self.of(latent) for latent in latents]
+        return Codes(
+            starts=np.concatenate([[0], np.cumsum([len(rows) for rows, _ in parts])]).astype(np.int64),
+            rows=np.concatenate([rows for rows, _ in parts]),
+            values=np.concatenate([values for _, values in parts]),
+            n=self.n,
+            tokens=self.tokens,
+            where=self.where,
+        )
+
     def dense(self, latents: Sequence[int]) -> np.ndarray:
         """[row, chosen latent] float32."""
         return self.matrix[:, list(latents)].toarray()

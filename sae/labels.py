@@ -21,7 +21,7 @@ from sae.codes import Codes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["IGNORE", "LabelTable", "Ranked", "auroc_table", "label_latents"]
+__all__ = ["IGNORE", "LabelTable", "Ranked", "auroc_table", "half_of", "label_latents"]
 
 IGNORE = -100
 """The label of a token that has none."""
@@ -123,7 +123,7 @@ def label_latents(
     """
     if among not in ("all", "labelled"):
         raise InputError(f"among={among!r}; it is 'all' or 'labelled'")
-    half = _half(codes, seed)
+    half = half_of(codes, seed)
     halves = [Ranked(codes, half == side) for side in (0, 1)] if among == "all" else []
     found: list[tuple[str, dict[str, np.ndarray]]] = []
     for name, given in labels.items():
@@ -150,7 +150,7 @@ def label_latents(
     return _table(found, codes, among)
 
 
-def _half(codes: Codes, seed: int) -> np.ndarray:
+def half_of(codes: Codes, seed: int) -> np.ndarray:
     """[row] 0 or 1 by text; bare rows alternate in blocks of 64."""
     text = codes.where[:, 0] if len(codes.where) else np.arange(codes.n) // 64
     n = int(text.max()) + 1
