@@ -58,6 +58,7 @@ _CLASSES: dict[str, tuple[str, bool, dict[str, str]]] = {
     ),
 }  # fmt: skip
 """Class -> kind, whether b_dec comes off the rows, and our names for its tensors."""
+_WHOLE = (torch.int32, torch.int64)
 _COUNTED = ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
 
 
@@ -102,12 +103,12 @@ def _taken(tensors: dict[str, Tensor], trainer: Mapping[str, Any], name: str, fo
     if name not in _COUNTED:
         return 1
     k = tensors.pop("k", None)
-    if k is None or k.numel() != 1 or k.is_floating_point() or int(k) != trainer.get("k", int(k)):
+    if k is None or k.ndim or k.dtype not in _WHOLE or int(k) != trainer.get("k", int(k)):
         raise StoreError(f"{folder}: k is {k} in the weights and {trainer.get('k')!r} in {CARD}")
     if name == "MatryoshkaBatchTopKSAE":
         sizes = tensors.pop("group_sizes", None)
         latents = tensors["b_enc"].numel() if "b_enc" in tensors else -1
-        if sizes is None or sizes.ndim != 1 or sizes.is_floating_point() or not bool((sizes > 0).all()) or (
+        if sizes is None or sizes.ndim != 1 or sizes.dtype not in _WHOLE or not bool((sizes > 0).all()) or (
             int(sizes.sum()) != latents
         ):  # fmt: skip
             raise StoreError(f"{folder}: group_sizes do not make up the latents")

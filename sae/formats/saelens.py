@@ -130,17 +130,15 @@ def _modern(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A flat card in the words of version 6."""
     activation = card.get("activation_fn_str", card.get("activation_fn", "relu"))
     given = card.get("activation_fn_kwargs")
-    modern = {name: card[name] for name in ("d_in", "d_sae", "dtype", "k") if name in card}
+    modern = {name: card[name] for name in _OPTIONS if name in card}
     modern["architecture"] = card.get("architecture", "standard")
-    modern["apply_b_dec_to_input"] = card.get("apply_b_dec_to_input", True)
-    modern["reshape_activations"] = card.get("reshape_activations", "none")
     normal = card.get("normalize_activations", "none")
     modern["normalize_activations"] = (
         ("expected_average_only_in" if normal else "none") if isinstance(normal, bool) else normal
     )
     if activation == "topk" and modern["architecture"] in ("standard", "topk"):
         modern["architecture"] = "topk"
-        modern["k"] = given.get("k") if isinstance(given, dict) else card.get("k")
+        modern["k"] = given.get("k") if isinstance(given, dict) and "k" in given else card.get("k")
     elif activation != "relu":
         raise refused(folder, "activation_fn", activation)
     return modern
