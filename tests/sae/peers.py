@@ -5,6 +5,7 @@ the library makes a coder and saves it into the folder with its own writer. Then
 folder, and codes and rows of its own encode and decode are written. Rows and answers are safetensors.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

@@ -98,8 +98,10 @@ def answers(
 def compared(coder: sae.Coder, x: Tensor, theirs: dict[str, Tensor], case: str) -> None:
     with torch.no_grad():  # sums of 12 float32 terms of size 3
         for ours, name in ((coder.encode(x), "codes"), (coder(x), "rows")):
-            told = {"msg": lambda text, name=name: f"{case}, {name}: {text}"}
-            torch.testing.assert_close(ours, theirs[name], atol=1e-5, rtol=1e-5, **told)
+            told = f"{case}: {name} of the two"
+            torch.testing.assert_close(
+                ours, theirs[name], atol=1e-5, rtol=1e-5, msg=lambda e, t=told: f"{t}\n{e}"
+            )
     assert 0 < float((theirs["codes"] != 0).float().mean()) < 1, case
 
 
