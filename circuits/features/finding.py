@@ -130,8 +130,8 @@ def feature_circuit(
 
     Notes
     -----
-    Cost in passes of the prompts: steps forward-backward a place; one forward a node; one a node and later place and one
-    an edge. Memory: codes [row pos latent] of both runs at every place.
+    Cost in passes of the prompts: steps forward-backward a place; one forward a node; one a node and later place and
+    one an edge. Memory: codes [row pos latent] of both runs at every place.
 
     References
     ----------
