@@ -27,7 +27,7 @@ def advice(line: Mapping[str, float], config: TrainConfig) -> dict[str, str]:
         said["l0"] = f"rows use {line['l0']:.2g} codes at step {line['step']:.0f}: they collapse; {cure}"
     if done >= 0.05 and line["fvu"] > 1:
         said["fvu"] = (
-            f"FVU is {line['fvu']:.3g} at step {line['step']:.0f}, worse than the mean: lower lr = {config.lr:g}, "
-            "or look for rows of another size (the first position of a text, say)"
+            f"FVU is {line['fvu']:.3g} at step {line['step']:.0f}, worse than the mean: "
+            f"lower lr (now {line['lr']:.3g}), or look for rows of another size (the first position of a text, say)"
         )
     return said

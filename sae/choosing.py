@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.parallel import Alone, Peers
+from sae.screening import Screen, screens
 from sae.selection import Support, above
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ _MARGIN = 0.85
 
 @torch.no_grad()
 def chosen(
-    coder: Coder, x: Float[Tensor, "sample d_in"], *, guess: float = 0.0, peers: Peers | Alone | None = None
+    coder: Coder,
+    x: Float[Tensor, "sample d_in"],
+    *,
+    guess: float = 0.0,
+    peers: Peers | Alone | None = None,
+    screen: str = "never",
 ) -> tuple[Support, Float[Tensor, "_"], float]:
     """Places and pre-activations of the codes that rows ``x`` (shifted) keep, and the smallest where rows compete.
 
@@ -38,56 +44,75 @@ def chosen(
         The smallest code kept last time; 0 where it is not known.
     peers
         Processes that share the batch: the k n largest are those of all of them together.
+    screen
+        ``"always"``, ``"never"`` or, where it pays, ``"auto"``: find candidates by a bfloat16 product
+        (``screening.py``). The codes are the same up to the order in which float32 products are added.
 
     Notes
     -----
     Equal values at the edge of a batch are all kept, so that the choice depends neither on the order of rows nor on
     how many processes share them. Cost: one dense product.
     """
+    first = Screen(coder, x) if screens(coder, x, screen) else None
     if coder.rule.columns is not None:
-        return *_each_row(coder, x), 0.0
-    return _together(coder, x, guess, peers or Alone())
+        return *_each_row(coder, x, first), 0.0
+    return _together(coder, x, guess, peers or Alone(), first)
 
 
-def _pieces(coder: Coder, x: Tensor):
+def _pieces(coder: Coder, x: Tensor) -> list[slice]:
     size = max(1, _PIECE // coder.d_sae)
-    room = x.new_empty(min(size, len(x)), coder.d_sae)
-    for start in range(0, len(x), size):
-        rows = x[start : start + size]
-        yield start, torch.addmm(coder.b_enc, rows, coder.W_enc, out=room[: len(rows)])
+    return [slice(start, min(start + size, len(x))) for start in range(0, len(x), size)]
 
 
-def _each_row(coder: Coder, x: Tensor) -> tuple[Support, Tensor]:
+def _room(coder: Coder, x: Tensor, screen: Screen | None) -> Tensor:
+    rows = min(max(1, _PIECE // coder.d_sae), len(x))
+    return x.new_empty(rows, coder.d_sae, dtype=x.dtype if screen is None else torch.bfloat16)
+
+
+def _product(coder: Coder, rows: Tensor, room: Tensor) -> Tensor:
+    return torch.addmm(coder.b_enc, rows, coder.W_enc, out=room[: len(rows)])
+
+
+def _each_row(coder: Coder, x: Tensor, screen: Screen | None) -> tuple[Support, Tensor]:
     columns = coder.rule.columns
     assert columns is not None  # the caller has looked
-    cols, values = [], []
-    for _, pre in _pieces(coder, x):
-        kept = columns(coder, pre)
-        cols.append(kept)
-        values.append(pre.gather(1, kept))
+    cols, values, room = [], [], _room(coder, x, screen)
+    for piece in _pieces(coder, x):
+        found = None if screen is None else screen.of_rows(piece, room)
+        if found is None:
+            pre = _product(coder, x[piece], room if screen is None else room.float())
+            kept = columns(coder, pre)
+            found = kept, pre.gather(1, kept)
+        cols.append(found[0])
+        values.append(found[1])
     col = torch.cat(cols)
-    n, k = col.shape
-    return Support(torch.arange(0, n * k + 1, k, device=x.device), col.view(-1), coder.d_sae), torch.cat(
-        values
-    ).view(-1)
+    starts = torch.arange(0, col.numel() + 1, col.shape[1], device=x.device)
+    return Support(starts, col.view(-1), coder.d_sae), torch.cat(values).view(-1)
 
 
-def _together(coder: Coder, x: Tensor, guess: float, peers: Peers | Alone) -> tuple[Support, Tensor, float]:
-    count = coder.k * peers.total(len(x))
-    places, values = _sifted(coder, x, _MARGIN * guess)
-    if guess > 0 and peers.total(len(values)) < count:
-        places, values = _sifted(coder, x, 0.0)
+def _together(
+    coder: Coder, x: Tensor, guess: float, peers: Peers | Alone, screen: Screen | None
+) -> tuple[Support, Tensor, float]:
+    count, found = coder.k * peers.total(len(x)), None
+    if screen is not None and guess > 0:
+        found = screen.together(_pieces(coder, x), _room(coder, x, screen), _MARGIN * guess, peers)
+    if found is None:
+        found = _sifted(coder, x, _MARGIN * guess)
+        if guess > 0 and peers.total(len(found[0])) < count:
+            found = _sifted(coder, x, 0.0)
+    places, values = found
     edge = peers.kth_largest(values, count)
-    kept = values >= edge
+    kept = (values >= edge) & (values > 0)
     if not bool(kept.all()):
         places, values = places[kept], values[kept]
     return Support.of_flat(places, len(x), coder.d_sae), values, edge
 
 
 def _sifted(coder: Coder, x: Tensor, cut: float) -> tuple[Tensor, Tensor]:
-    places, values = [], []
-    for start, pre in _pieces(coder, x):
+    places, values, room = [], [], _room(coder, x, None)
+    for piece in _pieces(coder, x):
+        pre = _product(coder, x[piece], room)
         found = above(pre, cut)
         values.append(pre.view(-1)[found])
-        places.append(found + start * coder.d_sae)
+        places.append(found + piece.start * coder.d_sae)
     return torch.cat(places), torch.cat(values)

@@ -31,6 +31,7 @@ _CHOICES = {
     "penalty": ("kind", "tanh"),
     "decoder": ("unit", "free"),
     "center": ("mean", "median"),
+    "screen": ("auto", "always", "never"),
 }
 _FEW = ("topk", "abstopk", "batchtopk", "matryoshka", "groupmax")
 
@@ -53,11 +54,11 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 1024
     """Rows a step, over all processes; every pass over the data draws a new order."""
-    lr: float = 3e-3
-    """Peak rate."""
+    lr: float = 0.0
+    """Peak rate; 0: what :meth:`peak` makes of width and steps."""
     warmup: float = 0.05
     """Share of the steps over which the rate rises from 0."""
-    decay: float = 0.2
+    decay: float = 0.5
     """Share of the steps at the end over which it falls to 0."""
     seed: int = 0
     """Of the initial dictionary and of the order of rows."""
@@ -71,7 +72,7 @@ class TrainConfig:
     """Sites side by side in a row (crosscoder, cross-layer)."""
     optimizer: Literal["adam", "signum", "schedule-free"] = "adam"
     """See ``optimisers.py``."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.99)
     """Of Adam; signum and schedule-free use the first."""
     clip: float = 0.0
     """Largest norm of the whole gradient; 0 clips nothing."""
@@ -99,14 +100,19 @@ class TrainConfig:
     """Matryoshka: widths of the nested dictionaries, the last d_sae; empty: d_sae / 16, / 8, / 4, / 2, and all."""
     flops: float = 0.0
     """Weight of sum over latents of (mean |code|)^2, which evens out how much latents are used (Paria et al. 2020)."""
-    auxk: float = 1 / 32
+    auxk: float = 1 / 4
     """Weight of the dead latents' loss (TopK family)."""
     k_aux: int = 0
     """Dead latents used a row there; 0: half the width."""
     dead_after: int = 0
-    """Rows without firing after which a latent is dead; 0: a tenth of the run."""
+    """Rows without firing after which a latent is dead; 0: those in which an average latent fires 64 times, at most
+    a tenth of the run."""
     resample_every: int = 0
     """Steps between resamplings of dead latents; 0: never."""
+    screen: Literal["auto", "always", "never"] = "auto"
+    """Whether a bfloat16 product finds the candidates of the TopK family, whose values are then computed in float32:
+    ``"auto"`` where the processor has such products and the sizes repay it. The codes are the same; see
+    ``screening.py``."""
 
     def __post_init__(self) -> None:
         problems = [*self._numbers(), *self._names(), *self._together()]
@@ -117,11 +123,11 @@ class TrainConfig:
         for name in ("d_sae", "k", "steps", "batch_size", "log_every", "n_sites"):
             if getattr(self, name) < 1:
                 yield f"{name} = {getattr(self, name)} must be at least 1"
-        for name in ("lr", "encoder_scale", "bandwidth", "tanh_slope", "p_end"):
+        for name in ("encoder_scale", "bandwidth", "tanh_slope", "p_end"):
             if not getattr(self, name) > 0:
                 yield f"{name} = {getattr(self, name)} must be positive"
         for name in (
-            "checkpoint_every", "clip", "sparsity", "flops", "auxk", "k_aux", "dead_after", "resample_every",
+            "lr", "checkpoint_every", "clip", "sparsity", "flops", "auxk", "k_aux", "dead_after", "resample_every",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 yield f"{name} = {getattr(self, name)} must not be negative"
@@ -164,12 +170,26 @@ class TrainConfig:
     @property
     def window(self) -> int:
         """Rows without firing after which a latent is dead."""
-        return self.dead_after or max(1, self.steps // 10) * self.batch_size
+        most = max(1, self.steps // 10) * self.batch_size
+        return self.dead_after or min(most, max(self.batch_size, 64 * self.d_sae // self.k))
 
-    def rate(self, step: int) -> float:
+    def peak(self, d_out: int) -> float:
+        """The largest rate: ``lr``, or where that is 0 a rate in proportion to the entries of a unit direction.
+
+        0.16 / sqrt(d_out) x min(1, sqrt(1000 / steps)) for the TopK family, a third of it for kinds with a penalty, a
+        tenth for signum, whose steps are all of that size. The constant was chosen on a planted dictionary of width
+        256 and 400 steps (``benchmarks/sae_quality.py``); the powers are those that make steps a share of a direction
+        and long runs average more.
+        """
+        if self.lr:
+            return self.lr
+        share = 0.1 if self.optimizer == "signum" else 1.0 if self.keeps_few else 1 / 3
+        return share * 0.16 / d_out**0.5 * min(1.0, (1000 / self.steps) ** 0.5)
+
+    def rate(self, step: int, d_out: int) -> float:
         """The learning rate of ``step`` (counted from 0): linear warm-up, flat, linear decay."""
         rise, fall = self.warmup * self.steps, max(1.0, self.decay * self.steps)
-        return self.lr * min(1.0, (step + 1) / rise if rise > 0 else 1.0, (self.steps - step) / fall)
+        return self.peak(d_out) * min(1.0, (step + 1) / rise if rise > 0 else 1.0, (self.steps - step) / fall)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; :meth:`of` reads it back."""

@@ -66,7 +66,9 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
     """The TopK family: one dense product, then only the codes that are on."""
     shift = coder.b_dec if coder.centred else None
     centred = coder.shifted(x).detach()
-    support, values, smallest = chosen(coder, centred, guess=moment.guess, peers=moment.peers)
+    support, values, smallest = chosen(
+        coder, centred, guess=moment.guess, peers=moment.peers, screen=config.screen
+    )
     codes = coder.rule.act(read(centred, shift, coder.W_enc, coder.b_enc, values, support))
     base = coder.base(x)
     if coder.kind == "matryoshka":

@@ -19,7 +19,7 @@ from torch.nn.functional import embedding_bag
 
 from sae.selection import Support
 
-__all__ = ["read", "write"]
+__all__ = ["dots", "read", "write"]
 
 
 def read(
@@ -52,7 +52,9 @@ def _bags(weight: Tensor, which: Tensor, starts: Tensor, values: Tensor) -> Tens
     return embedding_bag(which, weight, starts[:-1], mode="sum", per_sample_weights=values)
 
 
-def _dots(rows: Tensor, weight: Tensor, support: Support) -> Tensor:
+def dots(
+    rows: Float[Tensor, "sample d"], weight: Float[Tensor, "latent d"], support: Support
+) -> Float[Tensor, "_"]:
     """<rows[i], weight[f]> at each code (i, f)."""
     if len(support.col) == 0:
         return rows.new_zeros(0)
@@ -97,7 +99,7 @@ class _Write(torch.autograd.Function):
         (g,) = given
         values, weight = ctx.saved_tensors
         support: Support = ctx.support
-        g_values = _dots(g, weight, support) if ctx.needs_input_grad[0] else None
+        g_values = dots(g, weight, support) if ctx.needs_input_grad[0] else None
         g_weight = None
         if ctx.needs_input_grad[1]:
             order, starts, row = support.by_latent

@@ -30,6 +30,8 @@ class Rule:
     """(coder, pre [sample, latent]) -> codes [sample, latent], as at inference, differentiable."""
     columns: Callable[[Coder, Tensor], Tensor] | None = None
     """(coder, pre [sample, latent]) -> [sample, k] the latents each row keeps; None where rows differ in number."""
+    rank: Callable[[Tensor], Tensor] | None = None
+    """What rows (or all rows together) keep the largest of, if it is that; else None."""
     act: Callable[[Tensor], Tensor] = torch.relu
     """Values at the kept places -> codes."""
     extra: tuple[str, ...] = ()
@@ -94,11 +96,13 @@ def _none(coder: Coder, pre: Tensor) -> Tensor:
 RULES: dict[str, Rule] = {
     "relu": Rule(codes=_relu),
     "panneal": Rule(codes=_relu),
-    "topk": Rule(codes=_kept(_rows, torch.relu), columns=_rows),
-    "abstopk": Rule(codes=_kept(_signed_rows, _identity), columns=_signed_rows, act=_identity),
+    "topk": Rule(codes=_kept(_rows, torch.relu), columns=_rows, rank=_identity),
+    "abstopk": Rule(
+        codes=_kept(_signed_rows, _identity), columns=_signed_rows, rank=torch.abs, act=_identity
+    ),
     "groupmax": Rule(codes=_kept(_groups, torch.relu), columns=_groups),
-    "batchtopk": Rule(codes=_above, pooled=True),
-    "matryoshka": Rule(codes=_above, pooled=True),
+    "batchtopk": Rule(codes=_above, pooled=True, rank=_identity),
+    "matryoshka": Rule(codes=_above, pooled=True, rank=_identity),
     "jumprelu": Rule(codes=_jump, extra=("threshold",)),
     "gated": Rule(codes=_gated, extra=("r_mag", "b_mag")),
     "pursuit": Rule(codes=_none, tied=True),

@@ -292,13 +292,13 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> 
 
 def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool) -> None:
     learner = course.learner
-    rate = learner.config.rate(learner.step)
+    rate = learner.config.rate(learner.step, learner.coder.d_out)
     numbers = learner.advance(x, y, rate)
     if not np.isfinite(numbers["loss"]):
         bad = int((~torch.isfinite(x).all(1)).sum())
         raise CheckError(
             f"the loss is {numbers['loss']} at step {learner.step - 1}; {bad} of {len(x)} rows of this batch hold "
-            f"NaN or infinity; look for them in the data, or lower lr = {learner.config.lr}"
+            f"NaN or infinity; look for them in the data, or lower lr = {learner.config.peak(learner.coder.d_out):.3g}"
         )
     if due:
         course.tell(numbers, rate)
