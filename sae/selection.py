@@ -105,7 +105,7 @@ def above(
     inside = (peaks > cut).view(-1).nonzero().squeeze(1)
     row, start = inside // blocks, inside % blocks
     places = ((row * width + start)[:, None] + torch.arange(_BLOCK, device=pre.device) * blocks).view(-1)
-    edge = cut if isinstance(cut, float) else cut.view(-1)[row].repeat_interleave(_BLOCK)
+    edge = cut.view(-1)[row].repeat_interleave(_BLOCK) if isinstance(cut, Tensor) else cut
     return places[(pre.view(-1)[places] > edge).nonzero().squeeze(1)]
 
 

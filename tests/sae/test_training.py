@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_run_killed_at_any_step_and_resumed_is_the_uninterrupted_one(
     whole = sae.train(x, SHORT, tmp_path / "whole")
     advance = learner.Learner.advance
 
-    def until(self: learner.Learner, *args: object, **options: object) -> dict[str, float]:
+    def until(self: learner.Learner, *args: Any) -> dict[str, float]:
         if self.step == at:
             raise Killed
         return advance(self, *args)
@@ -160,7 +161,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, monkeypatch
     config = sae.TrainConfig(d_sae=32, k=3, steps=40, batch_size=64)
     advance = learner.Learner.advance
 
-    def interrupted(self: learner.Learner, *args: object, **options: object) -> dict[str, float]:
+    def interrupted(self: learner.Learner, *args: Any) -> dict[str, float]:
         if self.step == 16:
             signal.raise_signal(signal.SIGINT)
         return advance(self, *args)
