@@ -58,7 +58,7 @@ def _value(text: str) -> Any:
     """As JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -79,11 +79,9 @@ def echo(out: Path, config: TrainConfig, data: Mapping[str, Any], *, resume: boo
             f"{out} already holds a run; say --resume to go on with it, or choose another folder"
         )
     now = {CONFIG: config.as_dict(), DATA: json.loads(json.dumps(data))}
-    for name, what in ((CONFIG, "configuration"), (DATA, "data")) if begun else ():
+    for name, what in ((CONFIG, "another configuration"), (DATA, "other data")) if begun else ():
         if (out / name).exists() and (differs := _differences(read_json(out / name), now[name])):
-            raise StoreError(
-                f"the run in {out} has another {what} ({'; '.join(differs)}); choose another folder"
-            )
+            raise StoreError(f"the run in {out} has {what} ({'; '.join(differs)}); choose another folder")
     for name, value in now.items():
         write_json_atomic(out / name, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def material(
             raise InputError(f"{source} is a store of activations, which needs no --texts")
         return _stored(source, sites, targets)
     from interp import load
-    from interp.toys.collection import embedded, names
+    from interp.toys.collection import names
 
     own = texts is None and source in names()
     if texts is None and not own:
@@ -110,9 +111,8 @@ def material(
         )
     network = load(source, backend=backend, device=device)  # pyright: ignore[reportArgumentType]
     if own:
-        kept, apart = embedded(source).sample(n_tokens, seed=seed).tokens, None
-        other = embedded(source).sample(max(2, round(HELD_OUT * n_tokens)), seed=seed + 1).tokens
-        apart, told = other, {"texts": f"its own, about {n_tokens} tokens", "seed": seed}
+        kept, apart = _own(source, n_tokens, seed)
+        told: dict[str, Any] = {"texts": f"its own, about {n_tokens} tokens", "seed": seed}
     else:
         from interp.runs.files import sha256_file
         from interp.stores.texts import read_texts
@@ -134,6 +134,16 @@ def material(
     )
 
 
+def _own(name: str, n_tokens: int, seed: int) -> tuple[Any, Any]:
+    """An embedded network's own inputs, and others that are not among them."""
+    from interp.toys.collection import embedded
+
+    kept = embedded(name).sample(n_tokens, seed=seed).tokens
+    other = embedded(name).sample(max(2, round(HELD_OUT * n_tokens)), seed=seed + 1).tokens
+    seen = {tuple(ids) for ids in kept.ids.tolist()}
+    return kept, other.select([i for i, ids in enumerate(other.ids.tolist()) if tuple(ids) not in seen])
+
+
 def _found(network: Any, names: Sequence[str]) -> tuple[str, ...]:
     """The sites that names or globs mean, in the order they were asked for."""
     return tuple(dict.fromkeys(str(site) for name in names for site in network.find(name)))
@@ -148,7 +158,8 @@ def _stored(source: str, sites: Sequence[str], targets: Sequence[str]) -> Materi
     for name in (*sites, *targets):
         store.rows(name, slice(0, 1))  # an unknown one is named with those that are there
     n = store.n_rows - round(HELD_OUT * store.n_rows)
-    record = {"store": store.path.name, "hash": store.config["hash"], "n_rows": store.n_rows}
+    shards = hashlib.sha256("".join(shard.sha256 for shard in store.shards).encode()).hexdigest()
+    record = {"store": store.path.name, "n_rows": store.n_rows, "shards_sha256": shards}
     return Material(
         data=Part(store, 0, n),
         held_out=Part(store, n, store.n_rows) if n < store.n_rows else None,

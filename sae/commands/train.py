@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -95,7 +96,9 @@ def _run(found: Material, wanted: TrainConfig, out: Path, *, resume: bool) -> di
     from sae.commands.asked import echo
     from sae.commands.cards import card, write_card
 
-    echo(out, wanted, found.record, resume=resume)
+    first = int(os.environ.get("RANK", "0")) == 0  # under torchrun one process writes
+    if first:
+        echo(out, wanted, found.record, resume=resume)
     try:
         run = run_training(
             found.data,
@@ -109,5 +112,6 @@ def _run(found: Material, wanted: TrainConfig, out: Path, *, resume: bool) -> di
         logger.info("%s", stopped)
         raise typer.Exit(130) from stopped
     made = card(run, found, command=shlex.join(["interp", *sys.argv[1:]]))
-    write_card(out, made)
+    if first:
+        write_card(out, made)
     return made
