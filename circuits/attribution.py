@@ -32,6 +32,7 @@ _SAID = {
         "corrupted end left out), all layers weighted alike"
     ),
     "clean-corrupted": "mean of the gradients at the clean and the corrupted run",
+    "ifr": "minus the share of what the destination reads that the source has written (information-flow routes)",
     "exact": "measured: the metric with the edge alone patched minus the clean metric",
 }
 METHODS = tuple(_SAID)
@@ -58,8 +59,9 @@ def attribute(
     task
         A Task, planted trials, or ``(clean, corrupted, metric)``.
     method
-        ``"eap"``, ``"eap-ig"`` (over inputs), ``"eap-ig-activations"``, ``"clean-corrupted"``; ``"exact"`` measures
-        every edge (one forward pass from the edge's layer on, each).
+        ``"eap"``, ``"eap-ig"`` (over inputs), ``"eap-ig-activations"``, ``"clean-corrupted"``; ``"ifr"``:
+        information-flow routes, which ask neither metric nor corruption; ``"exact"`` measures every edge (one forward
+        pass from the edge's layer on, each).
     steps
         Points of the two ``eap-ig`` methods.
     ablation
@@ -89,7 +91,7 @@ def attribute(
     Notes
     -----
     Cost in forward (F) and forward-backward (B) passes: eap F + B; eap-ig F + steps B; clean-corrupted 2 B;
-    eap-ig-activations 2 F + (2 layers + 1) steps B. No parameter gets a gradient and no head's input a copy.
+    eap-ig-activations 2 F + (2 layers + 1) steps B; ifr F. No parameter gets a gradient and no head's input a copy.
 
     References
     ----------
@@ -106,6 +108,8 @@ def attribute(
         )
     if steps < 1:
         raise InputError(f"steps must be at least 1; got {steps}")
+    if method == "ifr":
+        return _routes(model, task, gqa=gqa, batch_size=batch_size, budget=budget, keep=keep)
     if ablation not in ABLATIONS or (ablation != "corrupted" and method != "eap"):
         raise InputError(
             f"ablation={ablation!r} with method={method!r}; {method} interpolates between clean and corrupted prompts"
@@ -138,6 +142,20 @@ def attribute(
             "ablation": ablation,
         },
     )
+
+
+def _routes(
+    model: Any, task: Any, *, gqa: GQA, batch_size: int | None, budget: float, keep: bool | None
+) -> Graph:
+    from circuits.routes import shares
+
+    stream = Stream(model, gqa=gqa)
+    size = _batch_size(stream, task, batch_size, budget)
+    tally = Tally(stream.layout.n_edges, keep=_kept(stream, task, keep, budget))
+    for question in asked(task, batch_size=size):
+        tally.add(-shares(stream, question))
+    origin = {"model": model.name, "backend": model.backend, "method": "ifr"}
+    return tally.graph(stream.layout, method="ifr", convention=_SAID["ifr"], provenance=origin)
 
 
 Found = tuple[Slopes, tuple[Writes, Writes], Tensor]

@@ -12,7 +12,7 @@ import typer
 
 from circuits.telling.commands import differ, tell
 
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"]
+Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "ifr", "exact"]
 _TASK = (
     "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a file of pairs, or 'planted'."
 )

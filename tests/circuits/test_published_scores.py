@@ -59,3 +59,12 @@ def test_integrated_gradients_equal_the_published_ones_up_to_their_last_point() 
     theirs = published(circuits.Graph.from_model(model), "EAP-IG-inputs")
     assert_equal(left + 2 / STEPS * (eap - ends), theirs)
     assert np.abs(left - theirs).max() > 0.1 * np.abs(theirs).max()  # the end points matter
+
+
+def test_information_flow_routes_equal_the_published_ones() -> None:
+    # without position embeddings, which the published input node does not hold
+    model = interp.load(network(positions=False), backend="transformers")
+    graph = circuits.attribute(model, task(), method="ifr")
+    assert_equal(-graph.require_scores(), published(graph, "information-flow-routes"))
+    into = graph.layout.destination == len(graph.layout.destinations) - 1
+    assert -graph.require_scores()[into].sum() == pytest.approx(1)  # shares of one stream
