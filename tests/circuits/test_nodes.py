@@ -62,9 +62,7 @@ def test_the_recomputed_softmax_is_exact_where_only_the_softmax_is_not_linear(
     )  # fmt: skip
     effect = (exact.patched - exact.clean).mean(1)
     if positions:
-        effect = (
-            effect.reshape(5, 4).T if exact.components[1].endswith("@1") is False else effect.reshape(4, 5)
-        )
+        effect = effect.reshape(4, 5)
     options = {"sites": sites, "positions": positions}
     corrected = node_scores(model, (clean, corrupted, difference), method="atp-qk", **options)
     plain = node_scores(model, (clean, corrupted, difference), method="atp", **options)
@@ -98,7 +96,7 @@ def test_shared_keys_get_the_effect_on_all_their_query_heads() -> None:
         n_draws=10,
     )
     effect, rows, _ = exact.by_position()
-    want = (exact.patched - exact.clean).mean(1).reshape(5, 2).T
+    want = (exact.patched - exact.clean).mean(1).reshape(2, 5)
     got = np.asarray(scores.value)[-2:]
     assert effect.shape == (len(rows), 5)
     np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
