@@ -1,12 +1,13 @@
 """What does scoring every edge cost beside the passes that it is made of?
 
-    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--method eap-ig]
+    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--method eap] [--bare]
 
 A random GPT-2 configuration on one thread, 8 pairs of 20 tokens, logit difference at the last token; parameters
-frozen. Floors in the same process: EAP one forward pass (corrupted) and one forward-backward pass (clean); EAP-IG with
-5 steps two forward and five forward-backward passes. CPU seconds, the best of the repeats. Edges into the logits
-are checked against their exact effects. JSON lines; ``peak_over_floor`` is of the whole process so far, so the second
-line's holds the first's too.
+frozen. A task says where its answer stands, so logits are made there only (``--bare``: a metric that is shown all of
+them, as the floors make them). Floors in the same process: EAP one forward pass (corrupted) and one forward-backward
+pass (clean); EAP-IG with 5 steps two forward and five forward-backward passes. CPU seconds, the best of the repeats.
+Edges into the logits are checked against their exact effects. JSON lines; ``peak_over_floor`` is of the whole process
+so far, so the second line's holds the first's too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuits
 import interp
+from interp.tasks import Task
 
 STEPS = 5
 
@@ -59,6 +61,9 @@ def main() -> None:
     for name, value in (("layers", 12), ("d-model", 768), ("heads", 12), ("vocab", 50257), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--method", choices=("eap", "eap-ig"), help="one alone, so that the peak is its own")
+    parser.add_argument(
+        "--bare", action="store_true", help="a metric that is shown logits at all places, no task"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -85,7 +90,12 @@ def main() -> None:
         x = network.transformer.wte(clean).detach().requires_grad_(True)
         metric(network(inputs_embeds=x, use_cache=False).logits).sum().backward()
 
-    task = (interp.Tokens.full(clean), interp.Tokens.full(corrupted), metric)
+    pair = (interp.Tokens.full(clean), interp.Tokens.full(corrupted))
+    bare = (*pair, metric)
+    task = bare if asked.bare else Task(
+        name="random", clean=pair[0], corrupted=pair[1], answers=labels[:, :1], wrong=labels[:, 1:],
+        measure="logit_difference", facts=({},) * 8, texts=(("", ""),) * 8,
+    )  # fmt: skip
     one, two = cpu(forward, asked.repeats), cpu(both, asked.repeats)
     floor_mb, lines = megabytes(), []
     floors = {"eap": one + two, "eap-ig": 2 * one + STEPS * two}
@@ -99,9 +109,10 @@ def main() -> None:
             "benchmark": "circuits_edges", "method": method, "layers": asked.layers, "d_model": asked.d_model,
             "n_edges": circuits.Graph.from_model(model).n_edges, "cpu_seconds": round(spent, 3),
             "floor_cpu_seconds": round(floor, 3), "over_floor": round(spent / floor, 2),
+            "logits": "all places" if asked.bare else "the answer's place",
             "peak_over_floor": round(megabytes() / floor_mb, 2),
         })  # fmt: skip
-    check(model, task)  # last, so that the peaks are the methods' own; nothing is told of wrong scores
+    check(model, bare)  # last, so that the peaks are the methods' own; nothing is told of wrong scores
     for line in lines:
         print(json.dumps(line))
 

@@ -125,7 +125,7 @@ def attribute(
         _sloped(slopes, question, scores, difference[0])
         with torch.no_grad():
             ours, theirs = difference[0], difference[1] if other is None else other
-            tally.add(slopes.scores(theirs.minus(ours).terms(stream)))
+            tally.add(slopes.scores(theirs.minus(ours)))
     said = _SAID[method].format(steps=steps)
     return tally.graph(
         stream.layout,

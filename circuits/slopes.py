@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from circuits.passes import Recorder
+from circuits.passes import Recorder, Writes
 from circuits.stream import Calls, Part, Stream, normalized
 
 __all__ = ["Slopes", "Watch"]
+
+CHUNK = 2**24
+"""Bytes of the terms that are held at once while scoring."""
 
 
 class Watch(Recorder):
@@ -26,6 +29,11 @@ class Watch(Recorder):
         self.outs: list[tuple[Part, tuple[str, ...], int, Tensor]] = []
         self.branches: dict[int, Tensor] = {}
         self.instead = instead or {}
+
+    def forget(self) -> None:
+        """Let go of what gradients were asked at; what was written stays."""
+        self.outs, self.branches, self.instead = [], {}, {}
+        self.resid = []
 
     def projected(self, part: Part, ports: tuple[str, ...], out: Tensor, version: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.outs.append((part, ports, version, out))
@@ -86,15 +94,18 @@ class Slopes:
             self._sum(layer, grad)
         with torch.no_grad():
             self._ports(watch, grads[1 + len(layers) :])
+        watch.forget()
         self.n_passes += 1
         return watch, scores.detach()
 
     def _sum(self, where: str | int, grad: Tensor) -> None:
-        if where == "final":
-            self.final = grad if self.final is None else self.final + grad
+        held = self.final if where == "final" else self.mlps.get(where)  # type: ignore[arg-type]
+        if held is not None:
+            held += grad
+        elif where == "final":
+            self.final = grad.clone()  # two gradients may be one tensor
         else:
-            assert isinstance(where, int)
-            self.mlps[where] = self.mlps[where] + grad if where in self.mlps else grad
+            self.mlps[where] = grad.clone()  # type: ignore[index]
 
     def _ports(self, watch: Watch, grads: tuple[Tensor, ...]) -> None:
         fresh: dict[int, dict[str, Tensor]] = {}
@@ -120,7 +131,10 @@ class Slopes:
         shares = []
         for port in "qkv":
             scaled = ports[port] * inverse[..., None]
-            heads.gradients[port] = heads.gradients[port] + scaled if port in heads.gradients else scaled
+            if port in heads.gradients:
+                heads.gradients[port] += scaled
+            else:
+                heads.gradients[port] = scaled
             if part.norm is not None:
                 # v . unit / d for v = W g, in the head's own width
                 seen = torch.einsum("bpd,dhe->bphe", unit, self._weight(part, port))
@@ -143,11 +157,12 @@ class Slopes:
             else weight
         )
 
-    def at_heads(self, layer: int) -> Tensor:
+    def at_heads(self, layer: int, rows: slice = slice(None)) -> Tensor:
         """Summed gradients at the inputs of a block's ports [row destination pos d_model]: queries, keys, values."""
         part, heads = self.stream.parts[layer], self.heads[layer]
         carried = [
-            torch.einsum("bphe,dhe->bhpd", heads.gradients[port], self._weight(part, port)) for port in "qkv"
+            torch.einsum("bphe,dhe->bhpd", heads.gradients[port][rows], self._weight(part, port))
+            for port in "qkv"
         ]
         total = torch.cat(carried, dim=1)
         if part.norm is None or part.spec.ln1 is None:
@@ -155,26 +170,35 @@ class Slopes:
         # J^T v = (v - mean(v) - unit mean(v unit)) / scale, the scale being in v already
         if part.spec.ln1.kind == "layer":
             total -= total.mean(-1, keepdim=True)
-        shares = torch.stack(heads.shares, dim=-1).movedim(1, 2)
-        for share, unit in zip(shares.unbind(-1), heads.directions, strict=True):
-            total.addcmul_(share[..., None], unit[:, None], value=-1)
+        for share, unit in zip(heads.shares, heads.directions, strict=True):
+            total.addcmul_(share[rows].transpose(1, 2)[..., None], unit[rows][:, None], value=-1)
         return total
 
-    def scores(self, terms: Tensor) -> Tensor:
-        """[row edge] differences ``terms`` [row source pos d_model] along the mean gradient at each destination."""
-        layout, rows = self.stream.layout, terms.shape[0]
-        flat = terms.flatten(2)
-        found = terms.new_empty(rows, layout.n_edges)
-        d = 0
-        for layer, block in enumerate(layout.blocks):
-            n = block.n_heads + 2 * block.n_kv
-            if n:
-                d = self._filled(found, flat, self.at_heads(layer), d)
-            if block.mlp:
-                d = self._filled(found, flat, self.mlps[layer][:, None], d)
+    def scores(self, difference: Writes) -> Tensor:
+        """[row edge] what every source wrote less than another run, along the mean gradient at each destination.
+
+        A few rows at a time: the terms of all sources are the largest tensor of an attribution.
+        """
+        layout = self.stream.layout
         assert self.final is not None
-        self._filled(found, flat, self.final[:, None], d)
-        return found / self.n_passes
+        n, pos, d = difference.input.shape
+        found = self.final.new_empty(n, layout.n_edges)
+        size = max(1, CHUNK // (len(layout.sources) * pos * d * found.element_size()))
+        for start in range(0, n, size):
+            rows = slice(start, min(start + size, n))
+            terms = difference.map(lambda t, rows=rows: t[rows]).terms(self.stream)
+            self._scored(found[rows], terms.flatten(2), rows)
+        return found.div_(self.n_passes)
+
+    def _scored(self, found: Tensor, flat: Tensor, rows: slice) -> None:
+        layout, d = self.stream.layout, 0
+        for layer, block in enumerate(layout.blocks):
+            if block.n_heads + 2 * block.n_kv:
+                d = self._filled(found, flat, self.at_heads(layer, rows), d)
+            if block.mlp:
+                d = self._filled(found, flat, self.mlps[layer][rows][:, None], d)
+        assert self.final is not None
+        self._filled(found, flat, self.final[rows][:, None], d)
 
     def _filled(self, found: Tensor, flat: Tensor, gradient: Tensor, d: int) -> int:
         layout, n = self.stream.layout, gradient.shape[1]
