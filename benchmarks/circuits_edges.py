@@ -1,6 +1,6 @@
 """What does scoring every edge cost beside the passes that it is made of?
 
-    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--method eap] [--bare]
+    python benchmarks/circuits_edges.py [--layers 12] [--d-model 768] [--heads 12] [--vocab 50257] [--method eap]
 
 A random GPT-2 configuration on one thread, 8 pairs of 20 tokens, logit difference at the last token; parameters
 frozen. A task says where its answer stands, so logits are made there only (``--bare``: a metric that is shown all of
