@@ -46,6 +46,7 @@ def attribute(
     steps: int = 5,
     ablation: str = "corrupted",
     gqa: GQA = "ungrouped",
+    positions: bool = False,
     batch_size: int | None = None,
     budget: float = 2e9,
     keep: bool | None = None,
@@ -69,6 +70,8 @@ def attribute(
         each position). With the latter two only ``"eap"`` and ``"exact"``.
     gqa
         See :meth:`circuits.Graph.from_model`.
+    positions
+        Keep the scores taken apart by position too (``Graph.by_position``, ``Graph.at``).
     batch_size
         Examples a pass; as many as ``budget`` bytes hold by default.
     keep
@@ -100,6 +103,11 @@ def attribute(
     """
     if method not in METHODS:
         raise InputError(f"method={method!r}; it is one of {list(METHODS)}{nearest(method, METHODS)}")
+    if positions and method in ("exact", "ifr"):
+        raise InputError(
+            f"positions=True has no meaning for method={method!r}; "
+            "path_patch(..., positions=[...]) measures an edge there"
+        )
     if method == "exact":
         from circuits.exact import edge_effects
 
@@ -120,12 +128,17 @@ def attribute(
     size = _batch_size(stream, task, batch_size, budget)
     other = reference(stream, task, ablation, batch_size=size)
     tally = Tally(stream.layout.n_edges, keep=_kept(stream, task, keep, budget))
+    apart: Tally | None = None
     for question in asked(task, batch_size=size):
         slopes, difference, scores = _POINTS[method](stream, question, steps)
         _sloped(slopes, question, scores, difference[0])
         with torch.no_grad():
             ours, theirs = difference[0], difference[1] if other is None else other
-            tally.add(slopes.scores(theirs.minus(ours)))
+            found = slopes.scores(theirs.minus(ours), positions=positions)
+        if positions:
+            apart = apart or Tally(found[0].numel())
+            apart.add(found.flatten(1))
+        tally.add(found.sum(1) if positions else found)
     said = _SAID[method].format(steps=steps)
     return tally.graph(
         stream.layout,
@@ -141,6 +154,7 @@ def attribute(
             "steps": steps,
             "ablation": ablation,
         },
+        by_position=None if apart is None else apart.mean.reshape(-1, stream.layout.n_edges),
     )
 
 

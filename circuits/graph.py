@@ -25,7 +25,7 @@ __all__ = ["SCHEMA", "Graph"]
 SCHEMA = 1
 """Version of the file layout; a reader refuses a later one."""
 _HEADER = "interp_circuit"
-_ARRAYS = ("scores", "variance", "exact", "exact_variance", "chosen", "examples")
+_ARRAYS = ("scores", "variance", "exact", "exact_variance", "chosen", "by_position", "examples")
 By = Literal["abs", "signed"]
 
 
@@ -43,6 +43,8 @@ class Graph:
     exact_variance: np.ndarray | None = None
     chosen: np.ndarray | None = None
     """[edge] whether it belongs to the circuit, where one was chosen."""
+    by_position: np.ndarray | None = field(default=None, repr=False)
+    """[position edge] the scores taken apart by where the term is read; they add up to the scores."""
     examples: np.ndarray | None = field(default=None, repr=False)
     """[example edge] every example's score, where they were kept."""
     n: int = 0
@@ -123,6 +125,22 @@ class Graph:
         scores = self.require_scores()
         return np.abs(scores) if by == "abs" else -scores
 
+    def at(self, position: int) -> Graph:
+        """The graph of one position (negative from the end): every edge's part of the score that is read there."""
+        if self.by_position is None:
+            raise InputError("scores were not taken apart: attribute(..., positions=True)")
+        n = len(self.by_position)
+        if not -n <= position < n:
+            raise InputError(f"position {position}: the prompts have {n}, 0-{n - 1}")
+        return replace(
+            self,
+            scores=self.by_position[position],
+            variance=None,
+            examples=None,
+            by_position=None,
+            convention=f"{self.convention}; at position {position % n} only",
+        )
+
     def node_scores(self) -> dict[str, float]:
         """First-order effect of patching every source as a whole: the sum of its edges' scores.
 
@@ -170,7 +188,7 @@ class Graph:
             "source": [layout.sources[s] for s in layout.source],
             "destination": [layout.destinations[d] for d in layout.destination],
         }
-        for name in _ARRAYS[:-1]:
+        for name in _ARRAYS[:-2]:
             if (array := getattr(self, name)) is not None:
                 columns[name] = array
         return pd.DataFrame(columns)

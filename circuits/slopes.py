@@ -174,35 +174,40 @@ class Slopes:
             total.addcmul_(share[rows].transpose(1, 2)[..., None], unit[rows][:, None], value=-1)
         return total
 
-    def scores(self, difference: Writes) -> Tensor:
-        """[row edge] what every source wrote less than another run, along the mean gradient at each destination.
+    def scores(self, difference: Writes, *, positions: bool = False) -> Tensor:
+        """[row edge] differences between two runs' terms, along the mean gradient at each destination.
+
+        With ``positions`` they are not summed over positions: [row pos edge].
 
         A few rows at a time: the terms of all sources are the largest tensor of an attribution.
         """
         layout = self.stream.layout
         assert self.final is not None
         n, pos, d = difference.input.shape
-        found = self.final.new_empty(n, layout.n_edges)
+        found = self.final.new_empty(n, *((pos,) if positions else ()), layout.n_edges)
         size = max(1, CHUNK // (len(layout.sources) * pos * d * found.element_size()))
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
             terms = difference.map(lambda t, rows=rows: t[rows]).terms(self.stream)
-            self._scored(found[rows], terms.flatten(2), rows)
+            self._scored(found[rows], terms if positions else terms.flatten(2), rows)
         return found.div_(self.n_passes)
 
-    def _scored(self, found: Tensor, flat: Tensor, rows: slice) -> None:
+    def _scored(self, found: Tensor, terms: Tensor, rows: slice) -> None:
         layout, d = self.stream.layout, 0
         for layer, block in enumerate(layout.blocks):
             if block.n_heads + 2 * block.n_kv:
-                d = self._filled(found, flat, self.at_heads(layer, rows), d)
+                d = self._filled(found, terms, self.at_heads(layer, rows), d)
             if block.mlp:
-                d = self._filled(found, flat, self.mlps[layer][rows][:, None], d)
+                d = self._filled(found, terms, self.mlps[layer][rows][:, None], d)
         assert self.final is not None
-        self._filled(found, flat, self.final[rows][:, None], d)
+        self._filled(found, terms, self.final[rows][:, None], d)
 
-    def _filled(self, found: Tensor, flat: Tensor, gradient: Tensor, d: int) -> int:
+    def _filled(self, found: Tensor, terms: Tensor, gradient: Tensor, d: int) -> int:
         layout, n = self.stream.layout, gradient.shape[1]
         reads, start = int(layout.reads[d]), int(layout.offsets[d])
-        block = torch.bmm(gradient.flatten(2), flat[:, :reads].mT)
-        found[:, start : start + n * reads] = block.flatten(1)
+        if terms.ndim == 4:  # position by position: row pos destination source
+            block = gradient.transpose(1, 2) @ terms[:, :reads].permute(0, 2, 3, 1)
+        else:
+            block = torch.bmm(gradient.flatten(2), terms[:, :reads].mT)
+        found[..., start : start + n * reads] = block.flatten(-2)
         return d + n

@@ -44,9 +44,18 @@ class Tally:
         """[example edge] what was taken in, if it was kept."""
         return None if self.rows is None else np.concatenate(self.rows)
 
-    def graph(self, layout: Layout, *, method: str, convention: str, provenance: Mapping[str, Any]) -> Graph:
+    def graph(
+        self,
+        layout: Layout,
+        *,
+        method: str,
+        convention: str,
+        provenance: Mapping[str, Any],
+        by_position: np.ndarray | None = None,
+    ) -> Graph:
         """The graph of what was gathered."""
         return Graph(
+            by_position=by_position,
             layout=layout,
             scores=self.mean,
             variance=self.variance,

@@ -54,6 +54,26 @@ def test_scores_equal_their_definition_on_a_graph_built_by_hand(method, steps, p
     np.testing.assert_allclose(graph.variance[order], want.var(0).numpy(), atol=1e-12, rtol=1e-9)
 
 
+def test_scores_taken_apart_are_slopes_of_the_edge_patched_at_one_position():
+    model = interp.load(random_model("gpt2").double(), backend="transformers")
+    task = (ids(2, 5), ids(2, 5, seed=1), difference)
+    graph = circuits.attribute(model, task, method="eap", positions=True)
+    np.testing.assert_allclose(graph.by_position.sum(0), graph.scores, atol=1e-12)
+    bench = next(benches(Stream(model), task))
+    each, step = torch.eye(graph.n_edges, dtype=torch.bool)[::7], 1e-4
+    for position in (1, 4):
+        where = torch.zeros(5, dtype=torch.float64)
+        where[position] = 1
+        ends = [bench.cut(each, weight=sign * step, where=where).mean(1) for sign in (1, -1)]
+        slope = ((ends[0] - ends[1]) / (2 * step)).numpy()
+        np.testing.assert_allclose(graph.at(position).scores[::7], slope, atol=1e-7)  # step squared, rounding
+        assert np.abs(slope).max() > 1e-3
+    with pytest.raises(InputError, match="position 5: the prompts have 5, 0-4"):
+        graph.at(5)
+    with pytest.raises(InputError, match="were not taken apart"):
+        graph.at(1).at(0)
+
+
 @pytest.mark.parametrize("gqa", ["ungrouped", "grouped"])
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gpt_neox_serial", "llama", "qwen3"])
 def test_every_score_is_the_slope_of_the_metric_when_that_edge_is_patched_a_little(family, gqa):
@@ -188,6 +208,7 @@ def test_a_metric_without_slope_is_refused_with_the_reason():
         ({"method": "eapig"}, "did you mean 'eap-ig'"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"ablation": "nothing"}, "one of .*corrupted"),
+        ({"positions": True, "method": "exact"}, "path_patch.* measures an edge there"),
         ({"ablation": "zero", "method": "eap-ig"}, "interpolates between"),
         ({"budget": 1e3}, "would take about .* GB; budget"),
         ({"batch_size": 1}, "cannot be split into batches"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -72,7 +74,7 @@ def test_the_recomputed_softmax_is_exact_where_only_the_softmax_is_not_linear(
 
 
 def test_shared_keys_get_the_effect_on_all_their_query_heads() -> None:
-    module = random_model("llama").double()
+    module: Any = random_model("llama").double()
     with torch.no_grad():  # heads that write little: behind the last pattern all is as good as linear
         module.model.layers[2].self_attn.o_proj.weight.mul_(1e-3)
     model = interp.load(module, backend="transformers")
