@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = attach(
         "evaluate": "evaluation",
         "feature_circuit": "features.finding",
         "feature_faithfulness": "features.faithful",
+        "feature_report": "features.reporting",
         "groups": "groups",
         "head_atlas": "atlas.heads",
         "learn_mask": "masks",

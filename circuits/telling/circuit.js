@@ -41,7 +41,7 @@
   const pruned = (chosen) => {
     const keep = Uint8Array.from(chosen);
     const reached = new Uint8Array(G.sources.length), wanted = new Uint8Array(G.sources.length);
-    reached[0] = 1;
+    for (const s of G.roots ?? [0]) reached[s] = 1;
     for (let d = 0; d < G.reads.length; d++) {
       let any = false;
       for (let e = offsets[d]; e < offsets[d + 1]; e++) { keep[e] &= reached[source[e]]; any ||= keep[e] === 1; }
@@ -57,6 +57,7 @@
   // -- where the nodes stand ----------------------------------------------------------------------------
   const nodes = new Map();
   const place = (name) => {
+    if (G.places?.[name]) return G.places[name]; // a graph of other parts says where they stand
     if (name === "input") return { row: -1, kind: "input" };
     if (name === "logits") return { row: 1e6, kind: "logits" };
     const [, kind, layer, group, index] = /^([am])(\d+)(?:\.(h|kv)(\d+))?$/.exec(name);
@@ -75,14 +76,14 @@
   const wires = make("g"), boxes = make("g");
   drawing.append(wires, boxes);
   rows.forEach((row, r) => {
-    const said = row === -1 ? "input" : row === 1e6 ? "logits" : `${row % 2 ? "MLP" : "heads"} ${Math.floor(row / 2)}`;
+    const said = G.rows ? G.rows[row] : row === -1 ? "input" : row === 1e6 ? "logits" : `${row % 2 ? "MLP" : "heads"} ${Math.floor(row / 2)}`;
     const text = make("text", { class: "row-name", x: 6, y: TALL - 30 - STEP * r + 3 });
     text.textContent = said;
     drawing.append(text);
   });
   for (const node of nodes.values()) {
     const label = make("text", { x: node.x, y: node.y });
-    label.textContent = node.kind === "head" || node.group ? node.name.slice(node.name.indexOf(".") + 1) : node.name;
+    label.textContent = node.label ? node.label : node.kind === "head" || node.group ? node.name.slice(node.name.indexOf(".") + 1) : node.name;
     node.box = make("g", { class: "node", tabindex: "0", role: "button", "aria-pressed": "false", "data-node": node.name },
       make("rect", { x: node.x - BOX.w / 2, y: node.y - BOX.h / 2, width: BOX.w, height: BOX.h, rx: 4 }), label);
     node.box.addEventListener("click", () => select(node.name));
@@ -123,7 +124,8 @@
     }
     return path;
   };
-  const steps = (value) => Math.max(1, Math.round(n ** (value / 1000)));
+  const most = G.drawable ?? n; // edges behind these were not measured
+  const steps = (value) => Math.max(1, Math.round(most ** (value / 1000)));
   const redraw = () => {
     let mask = new Uint8Array(n);
     if (own) for (const e of G.chosen) mask[e] = 1;
@@ -256,9 +258,10 @@
     const pick = (part) => Object.fromEntries(Object.entries(part).map(([k, v]) => [k, Array.isArray(v) ? some.map((i) => v[i]) : v]));
     const F = pick(R.faithfulness), xs = F.sizes.map(Math.log10), C = pick(R.faithfulness.control);
     const all = [...F.value, 0, 1, ...(C.low ? [...C.low, ...C.high] : [])].map((v) => Math.max(-1, Math.min(2, v)));
-    const clip = (values) => values.map((v) => Math.max(-1, Math.min(2, v)));
-    chart("curve", [xs[0], xs[xs.length - 1]], [Math.min(...all) - 0.05, Math.max(...all) + 0.05],
-      { x: F.sizes.map((k, i) => [xs[i], String(k)]), y: nice(Math.min(...all), Math.max(...all)) }, ["edges in the circuit", "share of the behaviour kept"], (svg, x, y) => {
+    const low = Math.min(...all) - 0.05, high = Math.max(...all) + 0.05;
+    const clip = (values) => values.map((v) => Math.max(low, Math.min(high, v)));
+    chart("curve", [xs[0], xs[xs.length - 1]], [low, high],
+      { x: F.sizes.map((k, i) => [xs[i], String(k)]), y: nice(Math.min(...all), Math.max(...all)) }, [`${F.unit ?? "edges"} in the circuit`, "share of the behaviour kept"], (svg, x, y) => {
         if (C.low) svg.append(make("path", { class: "band", d: area(xs, clip(C.low), clip(C.high), x, y) }), make("path", { class: "chance", d: line(xs, clip(C.mean), x, y) }));
         if (F.interval) svg.append(make("path", { class: "area", d: area(xs, clip(F.interval.map((p) => p[0])), clip(F.interval.map((p) => p[1])), x, y) }));
         svg.append(make("path", { class: "line", d: line(xs, clip(F.value), x, y) }));
@@ -286,7 +289,27 @@
   };
 
   const tint = (value, most) => `color-mix(in srgb, var(${value < 0 ? "--minus" : "--plus"}) ${Math.round(78 * Math.sqrt(Math.abs(value) / (most || 1)))}%, transparent)`;
+  const parts = () => {
+    const order = [...R.nodes.names.keys()].sort((a, b) => Math.abs(R.nodes.scores[b]) - Math.abs(R.nodes.scores[a]));
+    const held = R.nodes.positions, peak = held ? Math.max(...held.flat().map(Math.abs)) : 1;
+    const body = make("tbody", {}, cells("th", ["node", "effect", "\u00b1", ...(held ? R.nodes.tokens : [])]));
+    for (const i of order) {
+      const row = cells("td", ["", number(R.nodes.scores[i]), R.nodes.stderr[i] === null ? "\u2013" : number(1.96 * R.nodes.stderr[i], 2)]);
+      const button = make("button", { type: "button" });
+      button.textContent = R.nodes.labels?.[i] ? `${R.nodes.names[i]}: ${R.nodes.labels[i]}` : R.nodes.names[i];
+      button.addEventListener("click", () => { picked = null; select(R.nodes.names[i]); byId("circuit").scrollIntoView(); });
+      row.cells[0].append(button);
+      for (const value of held ? held[i] : []) {
+        const td = make("td", { title: number(value) });
+        td.style.backgroundColor = tint(value, peak);
+        row.append(td);
+      }
+      body.append(row);
+    }
+    byId("heat").replaceChildren(make("table", { class: "heat" }, body));
+  };
   const heat = () => {
+    if (G.places) { parts(); return; }
     const layers = Math.max(-1, ...[...nodes.values()].map((node) => node.layer ?? -1)) + 1;
     const score = new Map(R.nodes.names.map((name, i) => [name, R.nodes.scores[i]]));
     const most = Math.max(...R.nodes.scores.map(Math.abs));
@@ -331,10 +354,11 @@
     byId("matrix").replaceChildren(canvas);
   };
 
-  byId("size").value = String(Math.round((1000 * Math.log(Math.max(1, G.chosen.length))) / Math.log(n)));
+  const start = () => { byId("size").value = String(Math.round((1000 * Math.log(Math.max(1, G.chosen.length))) / Math.log(most))); };
+  start();
   byId("size").addEventListener("input", () => { own = false; redraw(); });
   byId("prune").addEventListener("change", () => { own = false; redraw(); });
-  byId("back").addEventListener("click", () => { own = true; byId("size").value = String(Math.round((1000 * Math.log(Math.max(1, G.chosen.length))) / Math.log(n))); redraw(); });
+  byId("back").addEventListener("click", () => { own = true; start(); redraw(); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", matrix);
   try {
     redraw(); curve(); scatter(); heat(); matrix();

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from circuits.telling.record import SCHEMA
+from circuits.telling.record import FEATURES, SCHEMA
 from circuits.telling.text import edge_names
 from interp.errors import InputError
 from interp.report.content import plain
@@ -33,7 +33,7 @@ def render(record: Mapping[str, Any], *, twin: str = "") -> str:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    if record.get("schema") != SCHEMA:
+    if record.get("schema") not in (SCHEMA, FEATURES):
         raise InputError(f"expected a circuit report of schema {SCHEMA!r}, got {record.get('schema')!r}")
     environment = Environment(
         loader=PackageLoader("circuits.telling", "."),

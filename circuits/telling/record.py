@@ -26,9 +26,20 @@ from interp.runs.files import json_bytes
 from interp.tasks.scoring import NONE
 from interp.tasks.storage import to_lines
 
-__all__ = ["PARTS", "SCHEMA", "record", "sha256_of"]
+__all__ = [
+    "FEATURES",
+    "PARTS",
+    "SCHEMA",
+    "metric_record",
+    "prompts_record",
+    "record",
+    "sealed",
+    "sha256_of",
+]
 
 SCHEMA = "interp-circuit-report/1"
+FEATURES = "interp-feature-report/1"
+"""The same parts about latents; not checked by `interp verify`, which has no dictionary."""
 PARTS = (
     "task", "prompts", "pairs", "metric", "graph", "nodes", "stability", "faithfulness", "calibration", "reference",
     "attention", "caveats",
@@ -75,7 +86,7 @@ def record(
     parts: dict[str, Any] = {
         "task": task.describe(),
         "pairs": to_lines(task),
-        "metric": _metric(model, task),
+        "metric": metric_record(model, task),
         "graph": graph_record(graph),
         "nodes": _nodes(graph),
         "stability": _stability(graph, seed),
@@ -84,18 +95,25 @@ def record(
         "reference": _reference(graph, task),
         "attention": patterns(model, task, seen=SHOWN),
     }
-    parts["prompts"] = _prompts(task, parts["metric"])
+    parts["prompts"] = prompts_record(task, parts["metric"])
     parts = plain(parts)
     parts["caveats"] = caveats(parts)
+    return sealed(parts, schema=SCHEMA, title=title or f"{task.name} in {model.name}", provenance=provenance)
+
+
+def sealed(
+    parts: Mapping[str, Any], *, schema: str, title: str, provenance: Mapping[str, Any], **said: Any
+) -> dict[str, Any]:
+    """The parts in the order of the page, with their hashes in the provenance."""
     ordered = {name: parts[name] for name in PARTS}
+    hashes = {name: sha256_of(part) for name, part in ordered.items()}
     return {
-        "schema": SCHEMA,
-        "title": title or f"{task.name} in {model.name}",
+        "schema": schema,
+        "title": title,
+        **said,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         **ordered,
-        "provenance": plain(
-            {**provenance, "parts": {name: sha256_of(part) for name, part in ordered.items()}}
-        ),
+        "provenance": plain({**provenance, "parts": hashes}),
     }
 
 
@@ -116,7 +134,8 @@ def _belongs(graph: Graph, model: Any) -> None:
 
 
 @torch.no_grad()
-def _metric(model: Any, task: Any) -> dict[str, Any]:
+def metric_record(model: Any, task: Any) -> dict[str, Any]:
+    """The metric of the clean and the corrupted prompts, example by example."""
     values = {}
     for name, tokens in (("clean", task.clean), ("corrupted", task.corrupted)):
         values[name] = task.metric(model.logits(tokens)).double().cpu().numpy()
@@ -135,7 +154,8 @@ def _metric(model: Any, task: Any) -> dict[str, Any]:
     }
 
 
-def _prompts(task: Any, metric: Mapping[str, Any]) -> list[dict[str, Any]]:
+def prompts_record(task: Any, metric: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first prompts as tokens, with their answers and the metric of each."""
     show = task.clean.show
     rows = []
     for i in range(min(SHOWN, len(task))):
@@ -187,7 +207,16 @@ def _nodes(graph: Graph) -> dict[str, Any]:
         sums = np.zeros((len(graph.examples), len(totals)))
         np.add.at(sums.T, graph.layout.source, graph.examples.T.astype(np.float64))
         stderr = (sums.std(0, ddof=1) / len(sums) ** 0.5).tolist()
-    return {"names": list(totals), "scores": list(totals.values()), "stderr": stderr}
+    return {
+        "names": list(totals),
+        "scores": list(totals.values()),
+        "stderr": stderr,
+        "title": "Heads and MLPs",
+        "convention": (
+            "The sum of each node's outgoing scores: about what the metric would change by if all it writes were "
+            "corrupted. Units of the metric"
+        ),
+    }
 
 
 def _stability(graph: Graph, seed: int) -> dict[str, Any] | None:

@@ -201,6 +201,20 @@ def test_groups_add_their_edges_and_the_export_has_no_dangling_links(asked, tmp_
     assert circuits.FeatureGraph.load(found.save(tmp_path / "g.safetensors")).nodes == found.nodes
 
 
+def test_a_feature_circuit_is_told_on_the_page_of_any_circuit(asked, tmp_path) -> None:
+    model, task = asked
+    dictionaries = {FIRST: Rotated(16, keep=6, seed=1), SECOND: Rotated(16, keep=7, seed=2)}
+    graph = circuits.feature_circuit(model, task, dictionaries, n_nodes=8, n_edges=30)
+    found = circuits.feature_faithfulness(model, task, dictionaries, graph)
+    page = circuits.feature_report(model, task, graph, found, out=tmp_path / "f.html")
+    held = json.loads(page.with_suffix(".json").read_text())["graph"]
+    named = [
+        (s, d) for d, n in zip(held["destinations"], held["reads"], strict=True) for s in held["sources"][:n]
+    ]
+    drawn = {named[e]: held["scores"][e] for e in held["chosen"]}
+    assert drawn == dict(zip(graph.edges, graph.edge_effect.tolist(), strict=True))
+
+
 def test_what_cannot_be_asked_is_named(asked) -> None:
     model, task = asked
     with pytest.raises(InputError, match="there are no dictionaries"):
