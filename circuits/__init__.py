@@ -52,6 +52,7 @@ __getattr__, __dir__, __all__ = attach(
         "report": "telling.reporting",
         "sae_circuit": "discrete",
         "scrub": "scrubbing",
+        "shrink": "shrinking",
         "second_order": "atlas.through_heads",
         "stability": "agreement",
         "token_flow": "atlas.flow",

@@ -66,12 +66,13 @@ def find(  # noqa: PLR0913  (one option each)
     options: dict[str, Any] = {"ablation": ablation}
     graph = circuits.attribute(loaded, asked, method=method, steps=steps, gqa=gqa, **options)  # type: ignore[arg-type]
     faithfulness = circuits.evaluate(loaded, graph, asked, seed=seed, **options)
-    size = faithfulness.smallest(least)
-    graph = graph.top(graph.n_edges if size is None else size)
+    graph = circuits.shrink(loaded, graph, asked, least=least, **options)
+    size = graph.provenance["shrunk"]["size"]
+    chosen = circuits.evaluate(loaded, graph, asked, sizes=[size], n_random=20, seed=seed, **options)
     if check and method != "exact":
         worst = graph.order()[:check]
         graph = circuits.edge_effects(loaded, asked, edges=worst, graph=graph, **options)
-    record = _record(graph, faithfulness, size, least, asked)
+    record = _record(graph, faithfulness, chosen, asked)
     record["provenance"] = provenance(loaded, seed=seed, command=shlex.join(["interp", *sys.argv[1:]]))
     graph.save(out / "graph.safetensors")
     faithfulness.save(out / "faithfulness.safetensors")
@@ -108,11 +109,12 @@ def question(task: str, model: str, *, device: str, n: int, split: str, seed: in
     return loaded, tasks.load(task, model=loaded, n=n, split=split, seed=seed)  # type: ignore[arg-type]
 
 
-def _record(graph: Any, faithfulness: Any, size: int | None, least: float, question: Any) -> dict[str, Any]:
+def _record(graph: Any, faithfulness: Any, chosen: Any, question: Any) -> dict[str, Any]:
     describe = getattr(question, "describe", None)
+    shrunk = graph.provenance["shrunk"]
     caveats = []
-    if size is None:
-        caveats.append(f"no circuit tried reaches a faithfulness of {least}")
+    if shrunk["size"] == graph.n_edges:
+        caveats.append(f"nothing smaller than the whole network reaches a faithfulness of {shrunk['least']}")
     if max(faithfulness.value) > 1.1:
         caveats.append(
             "some circuits overshoot (faithfulness above 1): they leave out parts that work against the task"
@@ -125,8 +127,18 @@ def _record(graph: Any, faithfulness: Any, size: int | None, least: float, quest
         "convention": graph.convention,
         "n_edges": graph.n_edges,
         "circuit": graph.circuit() if graph.chosen.sum() <= 5000 else None,
-        "size": size,
+        "size": shrunk["size"],
         "edges": int(graph.chosen.sum()),
+        "kept": {
+            "faithfulness": float(chosen.value[0]),
+            "interval": chosen.interval[0].tolist(),
+            "random": float(chosen.control.mean()),
+            "random_most": float(chosen.control.max()),
+            "completeness": float(chosen.completeness[0]),
+            "least": shrunk["least"],
+            "by": shrunk["by"],
+            "ablation": shrunk["ablation"],
+        },
         "faithfulness": {
             "convention": faithfulness.convention,
             "sizes": faithfulness.sizes.tolist(),
@@ -142,11 +154,8 @@ def _record(graph: Any, faithfulness: Any, size: int | None, least: float, quest
 
 
 def _sentence(record: dict[str, Any]) -> str:
-    if record["size"] is None:
-        return f"No circuit tried is faithful enough: {record['caveats'][0]}."
-    value = record["faithfulness"]
-    at = value["sizes"].index(record["size"])
+    kept = record["kept"]
     return (
-        f"{record['edges']} of {record['n_edges']} edges keep {value['value'][at]:.0%} of the behaviour "
-        f"(random circuits of that size: {value['random'][at]:.0%})."
+        f"{record['edges']} of {record['n_edges']} edges keep {kept['faithfulness']:.0%} of the behaviour "
+        f"(random circuits of that size: {kept['random']:.0%})."
     )
