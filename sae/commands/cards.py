@@ -67,7 +67,7 @@ def write_card(out: Path, made: dict[str, Any]) -> None:
 def _text(made: dict[str, Any]) -> str:
     coder, data, held = made["coder"], made["data"], made["held_out"]
     place = ", ".join(data["sites"]) + (f" -> {', '.join(data['targets'])}" if data["targets"] else "")
-    origin = data["model"]["name"] if "model" in data else f"the store {data['store']}"
+    origin = data["model"]["name"] if "model" in data else "a model that the store does not name"
     lines = [
         f"# {coder['kind']} {coder['wiring']} at {place} of {origin}",
         "",

@@ -30,7 +30,8 @@ def convert(
 ) -> None:
     """Write a coder in another format, read it back, and compare codes and reconstructions on random rows.
 
-    Exit code 1 if the format cannot express the coder (the reason is named) or the codes differ.
+    The model and the site go with it where a run's model card names them and the format has a place for them. Exit code
+    1 if the format cannot express the coder (the reason is named) or the codes differ.
 
     Example: interp sae convert runs/x out/ --format saelens
     """
@@ -41,12 +42,32 @@ def convert(
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise InputError(f"{destination} is not an empty folder; choose another")
     coder = sae.load(source)
-    sae.save(coder, destination, format=format)
-    found = agreement(coder, sae.load(destination), seed=seed)
+    sae.save(coder, destination, format=format, provenance=known(source))
+    found = agreement(coder, sae.load(destination), seed=seed, tolerance=tolerance)
     record: dict[str, Any] = {"path": str(destination), "format": format, **found}
-    if max(found["codes"], found["rows"]) > tolerance:
+    if max(found["codes"], found["rows"]) > tolerance or found["undecided"] > 0.1 * found["n_rows"]:
         raise CheckError(
             f"{destination} was written, but does not do the same: codes differ by {found['codes']:.2g} and "
-            f"reconstructions by {found['rows']:.2g} of their size on {found['n_rows']} rows"
+            f"reconstructions by {found['rows']:.2g} of their size on {found['n_rows']} rows ({found['undecided']} "
+            "undecided)"
         )
     typer.echo(json.dumps(record, indent=2) if as_json else str(destination))
+
+
+def known(source: Path) -> dict[str, Any]:
+    """Where the coder of a run's folder came from: its model, sites and configuration; nothing elsewhere."""
+    from interp.runs.files import read_json
+
+    card = (source.parent if source.name == "coder" else source) / "CARD.json"
+    found = read_json(card) if card.is_file() else None
+    data = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(data, dict):
+        return {"converted_from": source.name}
+    model = data.get("model")
+    told: dict[str, Any] = {"converted_from": source.name, "config": found.get("config"), "data": data}
+    if isinstance(model, dict):
+        told["model"] = model.get("name")
+    for name, places in (("site", data.get("sites")), ("target", data.get("targets"))):
+        if isinstance(places, list) and len(places) == 1:
+            told[name] = places[0]
+    return told

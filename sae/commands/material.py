@@ -160,6 +160,8 @@ def _stored(source: str, sites: Sequence[str], targets: Sequence[str]) -> Materi
     n = store.n_rows - round(HELD_OUT * store.n_rows)
     shards = hashlib.sha256("".join(shard.sha256 for shard in store.shards).encode()).hexdigest()
     record = {"store": store.path.name, "n_rows": store.n_rows, "shards_sha256": shards}
+    if isinstance(made_by := store.provenance.get("model"), dict):
+        record["model"] = made_by
     return Material(
         data=Part(store, 0, n),
         held_out=Part(store, n, store.n_rows) if n < store.n_rows else None,

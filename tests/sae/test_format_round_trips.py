@@ -48,8 +48,8 @@ def coder(kind: str, wiring: str = "sae", *, dtype: torch.dtype = torch.float32,
 
 def there_and_back(made: sae.Coder, folder: Path, format: str, tolerance: float) -> None:
     found = sae.load(sae.save(made, folder, format=format))
-    told = agreement(made, found)
-    assert max(told["codes"], told["rows"]) <= tolerance, told
+    told = agreement(made, found, tolerance=tolerance)
+    assert max(told["codes"], told["rows"], told["undecided"]) <= tolerance, told
     assert 0 < told["l0"] < made.d_sae  # codes that are all off, or all on, prove nothing
 
 
@@ -137,6 +137,23 @@ def test_saving_changes_neither_the_coder_nor_what_loads_share(tmp_path: Path) -
     assert float(two.W_enc.detach().abs().sum()) > 0
     for name, value in made.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_latents_that_are_equal_up_to_rounding_are_undecided_and_wrong_ones_are_not() -> None:
+    made = sae.Coder(8, 32, 3, seed=3)
+    noise = 2e-7 * torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # four pairs: which of two is kept is a matter of rounding
+        made.W_enc[:, 1:8:2] = made.W_enc[:, 0:8:2] + noise
+    other = made.alike()
+    other.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        other.b_enc[1:8:2] += 6e-7
+    told = agreement(made, other)
+    assert told["undecided"] > 0
+    assert told["codes"] <= 1e-5
+    with torch.no_grad():
+        other.b_enc[20] += 0.1
+    assert agreement(made, other)["codes"] > 0.01
 
 
 def test_rows_that_tell_make_some_latents_fire_and_others_not() -> None:

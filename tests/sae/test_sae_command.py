@@ -19,7 +19,11 @@ from interp.cli import main
 from tests.interp.stores import id_texts, tiny_harvest, tiny_model
 
 SITE = "blocks.1.hook_resid_post"
-SMALL = ["--set", "d_sae=64", "--set", "k=4", "--set", "steps=6", "--set", "batch_size=64"]
+SMALL = [
+    word
+    for option in ("d_sae=64", "k=4", "steps=6", "batch_size=64", "lr=0.003")
+    for word in ("--set", option)
+]
 
 
 def asked(*words: str, out: Path) -> list[str]:
@@ -46,6 +50,9 @@ def test_a_model_is_trained_on_and_the_folder_says_how(tmp_path: Path, capsys) -
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == card["config"]
     assert sae.load(tmp_path / "run").d_sae == 64
     assert f"| {card['held_out']['n_rows']} held out |" in (tmp_path / "run" / "CARD.md").read_text()
+    assert main(["sae", "convert", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "saelens"]) == 0
+    told = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert (told["model_name"], told["hook_name"]) == ("mini", SITE)
 
 
 def test_the_echoed_configuration_trains_the_same_coder_and_overrides_win(
@@ -124,7 +131,7 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path, store: Path, capsys
         (["--set", "k=65"], "k = 65 exceeds d_sae = 64"),
         (["--set", "kk=3"], "'kk' is no option of a training; did you mean 'k'"),
         (["--set", "k=many"], "k = 'many' is not of type int"),
-        (["--set", "lr=NaN"], "lr = nan must be positive"),
+        (["--set", "lr=NaN"], "lr = nan must"),
         (["--set", "k"], "is not NAME=VALUE"),
         (["--set", "batch_size=100000"], "fewer than one batch"),
         (["--site", "mixx"], "mix"),
