@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -10,7 +13,12 @@ from jaxtyping import Bool, Int
 from interp.errors import InputError
 from interp.intervals import wilson_interval
 
-__all__ = ["control_labels", "group_interval", "split_by_group"]
+if TYPE_CHECKING:
+    from probes.sources import Samples
+
+logger = logging.getLogger("interp")
+
+__all__ = ["control_labels", "group_interval", "majority_share", "split_by_group", "unseen_classes"]
 
 
 def control_labels(
@@ -88,3 +96,38 @@ def group_interval(
             ends[i] = wilson_interval(n_groups if right else 0, n_groups, level=level)
             stderr[i] = (ends[i, 1] - ends[i, 0]) / 2 / NormalDist().inv_cdf(1 - tail)
     return stderr, ends
+
+
+def majority_share(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
+    """What the commonest class of the train rows gets right among the tested ones, over all splits.
+
+    Raises
+    ------
+    InputError
+        The train rows of a split hold one class only.
+    """
+    right = total = 0
+    for test in splits:
+        classes, counts = np.unique(labels[~test], return_counts=True)
+        if len(classes) < 2:
+            raise InputError(
+                f"the train groups of a split hold one class only ({classes[0]}); give more texts, or other groups"
+            )
+        right += int((labels[test] == classes[counts.argmax()]).sum())
+        total += int(test.sum())
+    return right / total
+
+
+def unseen_classes(data: Samples, seeds: Sequence[int], splits: Sequence[np.ndarray]) -> tuple[str, ...]:
+    """What has to be said of classes that only the tested groups of a split have."""
+    told = []
+    for seed, test in zip(seeds, splits, strict=True):
+        for lost in np.setdiff1d(data.labels[test], data.labels[~test]):
+            rows = np.flatnonzero(test & (data.labels == lost))
+            told.append(
+                f"class {lost} has no train rows in the split of seed {seed}: its {len(rows)} tested rows, the first "
+                f"of them {data.name(int(rows[0]))}, count as wrong"
+            )
+    if told:
+        logger.warning("%s%s", told[0], f"; and {len(told) - 1} more such classes" if told[1:] else "")
+    return tuple(told)

@@ -13,8 +13,7 @@ from interp.errors import InputError
 from interp.metrics.orders import cyclic_order, linear_order
 from interp.results import Result
 from probes.controls import group_interval, split_by_group
-from probes.sources import Samples, read
-from probes.sweeping import usable
+from probes.sources import Samples, read, usable
 
 __all__ = ["OrderProbe", "circle_probe", "ordinal_probe"]
 

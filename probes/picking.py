@@ -17,9 +17,9 @@ import numpy as np
 from interp.errors import InputError, nearest
 from interp.results import Result
 from probes.closed import Scatter
-from probes.controls import group_interval, split_by_group
-from probes.sources import Samples, read
-from probes.sweeping import majority_share, template_of, usable
+from probes.controls import group_interval, majority_share, split_by_group
+from probes.sources import Samples, read, usable
+from probes.sweeping import template_of
 from probes.tallying import Fits
 
 __all__ = ["RANKINGS", "SparseProbe", "pick", "sparse_probe"]

@@ -15,9 +15,9 @@ import numpy as np
 from interp.errors import InputError
 from interp.results import Result
 from probes.closed import Scatter
-from probes.controls import group_interval, split_by_group
-from probes.sources import read
-from probes.sweeping import majority_share, template_of, usable
+from probes.controls import group_interval, majority_share, split_by_group
+from probes.sources import read, usable
+from probes.sweeping import template_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -21,7 +21,7 @@ from interp.sites import Site, SiteTable
 if TYPE_CHECKING:
     from interp.tokens import Tokens
 
-__all__ = ["Column", "Samples", "read"]
+__all__ = ["Column", "Samples", "read", "usable"]
 
 Column = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[int]
 """One whole number a sample."""
@@ -36,11 +36,17 @@ class Samples:
     labels: np.ndarray
     groups: np.ndarray
     types: np.ndarray | None
+    index: np.ndarray | None = None
+    """Which of all samples these are, where some were left out."""
+
+    def name(self, row: int) -> str:
+        """A sample as messages call it."""
+        return f"sample {row if self.index is None else self.index[row]} (group {self.groups[row]})"
 
 
 def read(
     source: Any,
-    labels: Column,
+    labels: Any,
     sites: Any,
     *,
     tokens: Tokens | None,
@@ -129,7 +135,7 @@ def _store_sites(store: Any, sites: Any) -> list[Site]:
 
 
 def _from_model(
-    model: Any, labels: Column, sites: Any, *, tokens: Tokens, groups: Any, types: Any
+    model: Any, labels: Any, sites: Any, *, tokens: Tokens, groups: Any, types: Any
 ) -> tuple[list[str], Samples]:
     found = model.find(sites)
     acts = model.capture(tokens, list(found), device="cpu", batch_size=32)
@@ -140,7 +146,7 @@ def _from_model(
     if len(set(sizes.values())) > 1:
         raise InputError(f"sites with and without positions cannot be swept together: {sizes}")
     by_text = set(sizes.values()) == {n_texts} and n_tokens != n_texts
-    label_grid = torch.as_tensor(np.asarray(labels)) if not isinstance(labels, Tensor) else labels.cpu()
+    label_grid = _aligned(labels, mask)
     if label_grid.shape == mask.shape and not by_text:
         label_grid = label_grid[mask]
     texts = torch.arange(n_texts) if by_text else torch.arange(n_texts)[:, None].expand_as(mask)[mask]
@@ -155,6 +161,29 @@ def _from_model(
         types=None if types is None else _column(types, n, "types"),
     )
     return [str(site) for site in found], data
+
+
+def _aligned(labels: Any, mask: Tensor) -> Tensor:
+    """Labels as one tensor; a list of lists, one a text, is laid on the texts' real tokens."""
+    nested = (
+        isinstance(labels, Sequence) and len(labels) and isinstance(labels[0], Sequence | np.ndarray | Tensor)
+    )
+    if not nested:
+        grid = labels.cpu() if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+        if grid.ndim == 2 and grid.shape != mask.shape:
+            raise InputError(
+                f"the labels are {list(grid.shape)}, the tokens {list(mask.shape)}: text 0 has {grid.shape[1]} labels "
+                f"for {mask.shape[1]} columns"
+            )
+        return grid
+    if len(labels) != len(mask):
+        raise InputError(f"labels of {len(labels)} texts were given for {len(mask)} texts")
+    grid = torch.full(mask.shape, -100, dtype=torch.long)
+    for i, (own, real) in enumerate(zip(labels, mask, strict=True)):
+        if len(own) != int(real.sum()):
+            raise InputError(f"text {i} has {len(own)} labels for {int(real.sum())} tokens")
+        grid[i, real] = torch.as_tensor(np.asarray(own)).long()
+    return grid
 
 
 def _shuffled(tokens: Tokens, labels: Any, types: Any, seed: int) -> tuple[Tokens, Any, Any]:
@@ -192,3 +221,35 @@ def _matrix(x: Any, name: str) -> np.ndarray:
             f"{name} holds NaN or infinity in {len(bad)} rows, the first of them row {int(bad[0])}"
         )
     return rows.numpy()
+
+
+def usable(data: Samples, max_samples: int | None, seeds: Sequence[int]) -> Samples:
+    """The labelled samples, at most ``max_samples`` of them."""
+    if not len(seeds):
+        raise InputError("seeds is empty; give at least one")
+    keep = np.flatnonzero(data.labels >= 0)
+    classes = np.unique(data.labels[keep])
+    if len(classes) < 2:
+        first = f", the first of them {data.name(int(keep[0]))}" if len(keep) else ""
+        raise InputError(
+            f"{len(keep)} of {len(data.labels)} samples are labelled, all of class {classes.tolist()}{first}; "
+            "a probe needs at least two classes"
+        )
+    if len(keep) <= len(classes):
+        raise InputError(
+            f"{len(keep)} labelled samples of {len(classes)} classes; more samples than classes are needed (class "
+            f"{data.labels[keep[0]]} has one only, {data.name(int(keep[0]))})"
+        )
+    if max_samples is not None and len(keep) > max_samples:
+        keep = np.sort(np.random.default_rng(seeds[0]).choice(keep, size=max_samples, replace=False))
+    every = data.rows
+    types = None if data.types is None else data.types[keep]
+    if types is not None and len(np.unique(types)) < 2:
+        types = None  # one word type: the control task would be a constant
+    return Samples(
+        rows=lambda name: every(name)[keep],
+        labels=data.labels[keep],
+        groups=data.groups[keep],
+        types=types,
+        index=keep,
+    )

@@ -81,7 +81,7 @@ class ProbeStation:
             plates=tuple(_plate(name, result) for name, result in sweeps.items()),
             tables=tuple(_table(name, result) for name, result in sweeps.items()),
             numbers={name: _numbers(result) for name, result in sweeps.items()},
-            caveats=(*lost, *_caveats(study)),
+            caveats=(*lost, *_unseen(sweeps), *_caveats(study)),
         )
 
 
@@ -181,6 +181,9 @@ def _table(name: str, result: SweepResult) -> Table:
         "selectivity",
         "shuffled labels",
         "majority class",
+        "AUROC",
+        "Brier score",
+        "calibration error",
     )
     value, ends = np.asarray(result.value), result.interval
     rows = []
@@ -198,6 +201,10 @@ def _table(name: str, result: SweepResult) -> Table:
                 None if control is None else round(float(value[i]) - control, 4),
                 round(float(result.shuffled[i]), 4),
                 round(float(np.mean(result.chance or 0.0)), 4),
+                *(
+                    None if x is None else round(float(x[i].mean()), 4)
+                    for x in (result.auroc, result.brier, result.ece)
+                ),
             )
         )
     return Table(title=f"Probe accuracy by site: {name}", columns=columns, rows=tuple(rows))
@@ -220,8 +227,22 @@ def _numbers(result: SweepResult) -> dict[str, object]:
         "n_test": result.n_test,
         "classes": list(result.classes),
         "converged": result.converged,
+        "auroc": None if result.auroc is None else result.auroc.tolist(),
+        "brier": None if result.brier is None else result.brier.tolist(),
+        "calibration_error": None if result.ece is None else result.ece.tolist(),
+        "unseen": list(result.unseen),
         "convention": result.convention,
     }
+
+
+def _unseen(sweeps: Mapping[str, SweepResult]) -> tuple[str, ...]:
+    """The first class of each label that a split could not learn."""
+    return tuple(
+        f"{name.capitalize()}: {one.unseen[0]}"
+        + (f"; and {len(one.unseen) - 1} more." if one.unseen[1:] else ".")
+        for name, one in sweeps.items()
+        if one.unseen
+    )
 
 
 def _caveats(study: Study) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class SweepResult(Result):
     """[site, seed] squared error of the probabilities, 0 to 2; None for a probe without probabilities."""
     ece: np.ndarray | None = None
     """[site, seed] expected calibration error."""
+    unseen: tuple[str, ...] = ()
+    """Of every class that a split's train groups lack: how many tested rows it has, the first of them, the seed."""
     baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Name -> [site] accuracy of that baseline: ``random_init``, ``shuffled_tokens``."""
     bits: np.ndarray | None = None

@@ -15,8 +15,8 @@ import numpy as np
 from interp.errors import InputError, nearest
 from interp.results import Result
 from interp.sites import Site
-from probes.controls import group_interval, split_by_group
-from probes.sources import Column, Samples, read
+from probes.controls import group_interval, majority_share, split_by_group, unseen_classes
+from probes.sources import Column, Samples, read, usable
 from probes.sweep_result import SweepResult, Sweeps
 from probes.tallying import Fits, Tally
 
@@ -52,8 +52,8 @@ def sweep(
         A model (then ``tokens`` says on what), an :class:`interp.ActivationStore`, or a mapping site -> rows
         [sample, d].
     labels
-        Integer class of every sample: [batch, pos] (or [batch]) for a model, [sample] otherwise. Negative: no label.
-        A mapping name -> classes gives one sweep a name.
+        Integer class of every sample: [batch, pos] (or [batch]) for a model, or a list a text with one for each of its
+        tokens; [sample] otherwise. Negative: no label. A mapping name -> classes gives one sweep a name.
     sites
         Names, globs or Sites; a head's own site (``blocks.0.attn.hook_z`` with a head) is a site like others.
     tokens
@@ -84,7 +84,8 @@ def sweep(
     Raises
     ------
     InputError
-        Labels and samples differ in number, one class only, or groups that cannot be split.
+        Labels and samples differ in number (the text is named), one class only, no more samples than classes, or groups
+        that cannot be split. A class that a split's train texts lack is no error: ``.unseen`` names it, and the log.
 
     Notes
     -----
@@ -115,6 +116,7 @@ def _sweep(
     data = usable(every, max_samples, seeds)
     splits = [split_by_group(data.groups, test_fraction=test_fraction, seed=seed) for seed in seeds]
     majority = majority_share(data.labels, splits)
+    unseen = unseen_classes(data, seeds, splits)
     tally = _filled(template, names, data, seeds, splits, progress)
     found: dict[str, Any] = {}
     baselines = {}
@@ -130,7 +132,7 @@ def _sweep(
         found["transfer"] = _transfer(template, names, data, splits)
     if "curve" in extras:
         found |= _curve(template, names, data, seeds, splits)
-    return tally.result(names, seeds, splits, majority, baselines=baselines, **found)
+    return tally.result(names, seeds, splits, majority, baselines=baselines, unseen=unseen, **found)
 
 
 def _filled(
@@ -255,38 +257,3 @@ def _progress(names: Sequence[str], shown: bool) -> Any:
     from interp.runs.progress import progress
 
     return progress(names, total=len(names), desc="probes", enabled=None if shown else False)
-
-
-def majority_share(labels: np.ndarray, splits: Sequence[np.ndarray]) -> float:
-    right = total = 0
-    for test in splits:
-        classes, counts = np.unique(labels[~test], return_counts=True)
-        if len(classes) < 2:
-            raise InputError(
-                f"the train groups of a split hold one class only ({classes[0]}); give more texts, or other groups"
-            )
-        right += int((labels[test] == classes[counts.argmax()]).sum())
-        total += int(test.sum())
-    return right / total
-
-
-def usable(data: Samples, max_samples: int | None, seeds: Sequence[int]) -> Samples:
-    """The labelled samples, at most ``max_samples`` of them."""
-    if not len(seeds):
-        raise InputError("seeds is empty; give at least one")
-    keep = np.flatnonzero(data.labels >= 0)
-    classes = np.unique(data.labels[keep])
-    if len(classes) < 2:
-        raise InputError(
-            f"{len(keep)} of {len(data.labels)} samples are labelled, all of class {classes.tolist()}; "
-            "a probe needs at least two classes"
-        )
-    if max_samples is not None and len(keep) > max_samples:
-        keep = np.sort(np.random.default_rng(seeds[0]).choice(keep, size=max_samples, replace=False))
-    every = data.rows
-    types = None if data.types is None else data.types[keep]
-    if types is not None and len(np.unique(types)) < 2:
-        types = None  # one word type: the control task would be a constant
-    return Samples(
-        rows=lambda name: every(name)[keep], labels=data.labels[keep], groups=data.groups[keep], types=types
-    )

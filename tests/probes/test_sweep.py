@@ -126,7 +126,11 @@ def test_a_model_and_its_store_give_the_same_figures(tmp_path: Path) -> None:
     [
         ({"groups": None}, "groups is missing"),
         ({"groups": np.zeros(240, dtype=int)}, "belong to one group"),
-        ({"labels": np.zeros(240, dtype=int)}, r"all of class \[0\]"),
+        ({"labels": np.zeros(240, dtype=int)}, r"all of class \[0\], the first of them sample 0 \(group 0\)"),
+        (
+            {"labels": np.where(np.arange(240) % 60 == 7, np.arange(240), -1)},
+            r"4 labelled samples of 4 classes; .* \(class 7 has one only, sample 7 \(group 0\)\)",
+        ),
         ({"labels": np.zeros(3, dtype=int)}, "labels has 3 entries for 240 samples"),
         ({"labels": np.zeros(240)}, "whole numbers"),
         ({"sites": ["elsewhere"]}, "none of .'elsewhere'. is among the given sites"),
@@ -138,6 +142,39 @@ def test_unusable_input_is_named(change: dict, message: str) -> None:
     given = {"labels": labels, "sites": ["noise"], "groups": groups, "seeds": [0]} | change
     with pytest.raises(InputError, match=message):
         sweep(acts, given.pop("labels"), given.pop("sites"), **given)
+
+
+def test_a_class_that_a_split_cannot_learn_is_named_with_its_first_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    acts, labels, groups, _ = planted(20)
+    rare = np.where(np.isin(np.arange(240), (100, 101)), 9, labels)
+    splits = {seed: split_by_group(groups, test_fraction=0.3, seed=seed) for seed in range(20)}
+    seed = next(s for s, test in splits.items() if test[100])
+    found = sweep(acts, rare, "written", groups=groups, seeds=[seed])
+    expected = f"class 9 has no train rows in the split of seed {seed}: its 2 tested rows, the first of them sample 100"
+    assert found.unseen[0].startswith(expected)
+    assert expected in caplog.text
+    other = next(s for s, test in splits.items() if not test[100])
+    assert sweep(acts, rare, "written", groups=groups, seeds=[other]).unseen == ()
+
+
+def test_labels_that_do_not_fit_the_tokens_are_named_with_their_text() -> None:
+    model, site = interp.load("mini"), "hook_embed"
+    tokens = interp.Tokens.of([[0, 21, 35, 44], [0, 60, 71], [0, 81, 22, 33], [0, 45]], pad=1)
+    labels = [[0, 1, 0, 1], [1, 0, 1], [0, 1, 1, 0], [1, 0]]
+    grid = torch.full(tokens.ids.shape, -100)
+    for row, own in zip(grid, labels, strict=True):
+        row[: len(own)] = torch.tensor(own)
+    a, b = (sweep(model, given, site, tokens=tokens, seeds=[0]) for given in (labels, grid))
+    np.testing.assert_array_equal(a.accuracy, b.accuracy)
+    for wrong, message in (
+        ([*labels[:2], [0, 1, 1], labels[3]], "text 2 has 3 labels for 4 tokens"),
+        (labels[:3], "labels of 3 texts were given for 4 texts"),
+        (torch.zeros(4, 5, dtype=torch.long), r"the labels are \[4, 5\], the tokens \[4, 4\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep(model, wrong, site, tokens=tokens, seeds=[0])
 
 
 def test_nan_rows_are_counted_and_named() -> None:
