@@ -15,8 +15,9 @@ from interp.errors import InputError
 from interp.intervals import wilson_interval
 from interp.results import Result
 from interp.toys import Shape, Transformer
-from probes import SweepResult, control_labels, sweep
+from probes import control_labels, sweep
 from probes.controls import group_interval, split_by_group
+from probes.sweep_result import SweepResult
 
 
 def planted(
