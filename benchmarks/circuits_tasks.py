@@ -69,9 +69,9 @@ def found_and_judged(model: Any, name: str, n: int, draws: int) -> tuple[dict[st
     return line, held, judged, held_scores
 
 
-def masked(model: Any, held: Any, train: Any, judged: Any) -> dict[str, Any]:
+def masked(model: Any, held: Any, train: Any, judged: Any, steps: int) -> dict[str, Any]:
     """What a learned mask keeps on held-out prompts, and its area against the exact circuit."""
-    mask = circuits.learn_mask(model, train, sparsity=0.01, steps=100, lr=0.2)
+    mask = circuits.learn_mask(model, train, sparsity=0.01, steps=steps, lr=0.2)
     kept = len(mask.circuit())
     share = circuits.evaluate(model, mask, held, sizes=[kept], n_random=0).value[0] if kept else 0.0
     return {
@@ -145,7 +145,7 @@ def tables(lines: list[dict[str, Any]]) -> str:
             f"{r['auc']:.2f}, {r['rank']:.2f}, {r['slope']:.2f}, {r['r2']:.2f}",
             f"{r['jaccard_exact']:.2f} ({r['jaccard_exact_chance']:.2f})",
             f"{r['stability']:.2f} ({r['stability_chance']:.2f})",
-            f"{r['mask_edges']}, {r['mask_faithfulness']:.2f}, {r['mask_auc']:.2f}",
+            f"{r['mask_edges']}, {r['mask_faithfulness']:.2f}, {r['mask_auc']:.2f}" if "mask_auc" in r else "-",
         )]  # fmt: skip
         said = {
             key: f"{mean:.2f} ± {dev:.2f}" if dev else f"{mean:.2f}"
@@ -178,13 +178,15 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=32, help="pairs of each split")
     parser.add_argument("--draws", type=int, default=200, help="bootstrap draws")
     parser.add_argument("--trials", type=int, default=5, help="autoencoders of the discrete-SAE method")
+    parser.add_argument("--mask-steps", type=int, default=100, help="of the learned mask; 0: none")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model, lines = interp.load("mini"), []
     for name in asked.tasks:
         line, held, judged, scores = found_and_judged(model, name, asked.n, asked.draws)
         train = interp.tasks.load(name, model=model, split="train", n=min(asked.n, 32))
-        line |= masked(model, held, train, judged)
+        if asked.mask_steps:
+            line |= masked(model, held, train, judged, asked.mask_steps)
         line |= coded(model, name, held, judged, scores, asked.trials)
         print(json.dumps(line), flush=True)
         lines.append(line)
