@@ -47,7 +47,7 @@ class CircleTest(Result):
     """Share of neighbouring classes, of all C, whose held-out angles step by less than half a turn the right way and
     between a half and one and a half of a regular step."""
     plane: np.ndarray
-    """[2, d] orthonormal."""
+    """[2, d] orthonormal; [1, d] at the frequency C / 2, where a step is a flip."""
     centre: np.ndarray
     """[d] mean of the class means."""
     means: np.ndarray
@@ -111,8 +111,8 @@ def circle_test(
     plane = _plane(fit, wave)
     held = means[1] - means[1].mean(0)
     flat = (held @ torch.as_tensor(plane).T).numpy()
-    angles = np.arctan2(flat[:, 1], flat[:, 0])
-    radius = np.hypot(flat[:, 0], flat[:, 1])
+    angles = np.arctan2(flat[:, 1] if len(plane) == 2 else 0.0, flat[:, 0])
+    radius = np.linalg.norm(flat, axis=1)
     return CircleTest(
         name=f"circle of {n}",
         value=_held_out(flat, held, wave, n, frequency),
@@ -187,10 +187,12 @@ def _orders(n: int, total: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _plane(fit: Tensor, wave: np.ndarray) -> np.ndarray:
-    """Orthonormal [2, d]: cosine first, then what of the sine is orthogonal to it."""
+    """Orthonormal [2, d]: cosine first, then what of the sine is orthogonal to it; [1, d] where there is no sine."""
     w = torch.as_tensor(wave)
     pair = torch.stack([w.real @ fit, -(w.imag @ fit)])
     first = pair[0] / pair[0].norm()
+    if float(w.imag.abs().max()) < 1e-9:
+        return first[None].numpy()
     second = pair[1] - (pair[1] @ first) * first
     return torch.stack([first, second / second.norm().clamp_min(1e-300)]).numpy()
 

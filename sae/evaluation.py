@@ -93,6 +93,7 @@ def evaluate(
     *,
     model: Any = None,
     site: str | Site | None = None,
+    target: str | Site | None = None,
     reference: Any = None,
     groups: Sequence[int] | Tensor | np.ndarray | None = None,
     skip_first: bool = False,
@@ -109,6 +110,8 @@ def evaluate(
         texts, Tokens or ids, whose activations at ``site`` are the rows.
     model
         A language model: the loss through it is measured too (:func:`sae.loss_recovered`).
+    target
+        With ``model``: where a transcoder writes.
     reference
         Rows on which the baselines are fitted (the training rows). None fits them on ``data`` itself, which flatters
         them.
@@ -133,8 +136,9 @@ def evaluate(
     """
     recovered: dict[str, float] = {}
     if model is not None:
-        recovered = _through(coder, model, data, site, skip_first)
-        data, groups = _captured(model, data, site, skip_first)
+        recovered = _through(coder, model, data, (site, target), skip_first)
+        rows, groups = _captured(model, data, site, skip_first)
+        data = rows if target is None else (rows, _captured(model, data, target, skip_first)[0])
     rows, targets, place = _pair(data, None if model is not None else site, coder)
     fitted = targets if reference is None else _sampled(row_source(reference, site), seed)
     mean = targets.double().mean(0)
@@ -177,10 +181,13 @@ def evaluate(
     )
 
 
-def _through(coder: Coder, model: Any, texts: Any, site: Any, skip_first: bool) -> dict[str, float]:
+def _through(coder: Coder, model: Any, texts: Any, places: Any, skip_first: bool) -> dict[str, float]:
+    site, target = places
     if site is None:
         raise InputError("a model is read at a site: say site=, the one the coder was trained on")
-    loss = loss_recovered(coder, model, texts, site, skip_first=skip_first)
+    if target is None and _writes_elsewhere(coder):
+        raise InputError(f"a {coder.wiring} writes to another site than it reads: say target=")
+    loss = loss_recovered(coder, model, texts, site, target=target, skip_first=skip_first)
     shares = {"ce": float(loss.value), "ce_against_zero": loss.ce_against_zero}
     return shares | {"kl": loss.kl, "kl_against_zero": loss.kl_against_zero} | dict(loss.losses)
 
@@ -207,6 +214,10 @@ def _captured(model: Any, texts: Any, site: Any, skip_first: bool) -> tuple[Tens
     return rows, where[:, 0] if len(tokens) > 1 else None
 
 
+def _writes_elsewhere(coder: Coder) -> bool:
+    return getattr(coder, "wiring", "sae") in ("transcoder", "skip", "cross-layer")
+
+
 def _pair(data: Any, site: Any, coder: Coder) -> tuple[Tensor, Tensor, str]:
     """Rows, what should be written for them, and where they come from."""
     pair = isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
@@ -215,14 +226,13 @@ def _pair(data: Any, site: Any, coder: Coder) -> tuple[Tensor, Tensor, str]:
         raise InputError(
             f"this coder reads rows of width {coder.d_in}; {source.place} has {source.d} (another site?)"
         )
+    if not pair and _writes_elsewhere(coder):
+        raise InputError(f"a {coder.wiring} is judged by what it should write: give a pair (rows, targets)")
     rows = source.draw(torch.arange(source.n))
     targets = row_source(data[1]).draw(torch.arange(source.n)) if pair else rows
     wide = getattr(coder, "d_out", coder.d_in)
     if targets.shape[1] != wide:
-        raise InputError(
-            f"this coder writes rows of width {wide}; the targets have {targets.shape[1]}"
-            + ("" if pair else ": give a pair (rows, targets)")
-        )
+        raise InputError(f"this coder writes rows of width {wide}; the targets have {targets.shape[1]}")
     return rows, targets, source.place
 
 

@@ -27,7 +27,7 @@ __all__ = ["RotationTest", "rotate", "rotation_test"]
 
 def rotate(
     site: str | Site,
-    plane: Float[Tensor, "2 d"] | np.ndarray,
+    plane: Float[Tensor, "_ d"] | np.ndarray,
     angle: float,
     *,
     centre: Float[Tensor, "d"] | np.ndarray | float = 0.0,
@@ -38,20 +38,25 @@ def rotate(
     Parameters
     ----------
     plane
-        Two orthonormal rows; the turn goes from the first to the second.
+        Two orthonormal rows; the turn goes from the first to the second. One row: a line, which can only be flipped, by
+        an odd multiple of pi.
     positions
         [batch] the column to turn in each row; every one without.
 
     Raises
     ------
     InputError
-        The rows are not orthonormal; while the model runs: another width, or positions for another batch.
+        The rows are not orthonormal, or a line is turned by another angle; while the model runs: another width, or
+        positions for another batch.
     """
     p = torch.as_tensor(plane).double()
-    if p.ndim != 2 or len(p) != 2 or not torch.allclose(p @ p.T, torch.eye(2, dtype=p.dtype), atol=1e-6):
-        raise InputError(f"a plane is two orthonormal rows [2, d]; got {list(p.shape)}")
+    n = len(p)
+    if p.ndim != 2 or n not in (1, 2) or not torch.allclose(p @ p.T, torch.eye(n, dtype=p.dtype), atol=1e-6):
+        raise InputError(f"a plane is two orthonormal rows [2, d], or one; got {list(p.shape)}")
     c, s = np.cos(angle), np.sin(angle)
-    turn = torch.tensor([[c - 1, s], [-s, c - 1]], dtype=p.dtype)
+    if n == 1 and abs(s) > 1e-6:
+        raise InputError(f"a line cannot be turned by {angle:.3g}: only by a multiple of pi")
+    turn = torch.tensor([[c - 1, s], [-s, c - 1]], dtype=p.dtype)[:n, :n]
     middle = torch.as_tensor(centre).double()
 
     def moved(value: Tensor, at: Site) -> Tensor:
@@ -100,7 +105,7 @@ def rotation_test(
     model: Any,
     tokens: Any,
     site: str | Site,
-    circle: CircleTest,
+    circle: CircleTest | Sequence[CircleTest],
     *,
     positions: Int[Tensor, "batch"],
     base: Int[Tensor, "batch"],
@@ -115,7 +120,8 @@ def rotation_test(
     Parameters
     ----------
     circle
-        From :func:`sae.circle_test` on the same site.
+        From :func:`sae.circle_test` on the same site; several, of different frequencies, are turned together, each by
+        its own angle (their planes made orthogonal in this order): a class may be held by more than one.
     positions
         [batch] where the class stands in each prompt.
     base, answers
@@ -138,17 +144,20 @@ def rotation_test(
     InputError
         Lengths that do not fit, or a class beyond the circle.
     """
-    n = len(words)
-    if not len(positions) == len(base) == len(answers) or n != len(circle.means):
+    n, circles = len(words), [circle] if isinstance(circle, CircleTest) else list(circle)
+    if not circles or not len(positions) == len(base) == len(answers) or n != len(circles[0].means):
         raise InputError(
             f"{len(positions)} positions, {len(base)} classes, {len(answers)} answers of {n} words; the circle has "
-            f"{len(circle.means)} classes"
+            f"{len(circles[0].means) if circles else 0} classes"
         )
     steps = list(range(1, n)) if shifts is None else list(shifts)
-    frequency = int(circle.provenance["frequency"])
-    generator = torch.Generator().manual_seed(seed)
-    planes = [
-        torch.linalg.qr(torch.randn(circle.plane.shape[1], 2, generator=generator, dtype=torch.float64))[0].T
+    frequencies, sizes = [int(c.provenance["frequency"]) for c in circles], [len(c.plane) for c in circles]
+    centre, generator = circles[0].centre, torch.Generator().manual_seed(seed)
+    true = _orthogonal(torch.cat([torch.as_tensor(c.plane) for c in circles]), sizes)
+    rivals = [
+        _orthogonal(
+            torch.randn(true[0].shape[1], sum(sizes), generator=generator, dtype=torch.float64).T, sizes
+        )
         for _ in range(n_random)
     ]
 
@@ -157,19 +166,20 @@ def rotation_test(
         last = tokens.last if hasattr(tokens, "last") else torch.full((len(logits),), logits.shape[1] - 1)
         return logits[torch.arange(len(logits)), last][:, words].argmax(1).cpu()
 
-    def turned(plane: Any, shift: int) -> Tensor:
-        angle = 2 * np.pi * frequency * shift / n
-        return said([rotate(site, plane, angle, centre=circle.centre, positions=positions)])
+    def turned(planes: list[Tensor], shift: int) -> Tensor:
+        angles = [2 * np.pi * f * shift / n for f in frequencies]
+        pairs = zip(planes, angles, strict=True)
+        return said([rotate(site, p, a, centre=centre, positions=positions) for p, a in pairs])
 
-    means = torch.as_tensor(circle.means)
+    means = torch.as_tensor(circles[0].means)
     plain = said([])
     follow, kept, random, swapped = ([] for _ in range(4))
     for shift in steps:
         want = (answers + shift) % n
-        now = turned(circle.plane, shift)
+        now = turned(true, shift)
         follow.append(float((now == want).double().mean()))
         kept.append(float((now == answers).double().mean()))
-        random.append(float(np.mean([float((turned(p, shift) == want).double().mean()) for p in planes])))
+        random.append(float(np.mean([float((turned(p, shift) == want).double().mean()) for p in rivals])))
         jump = (means[(base + shift) % n] - means[base])[:, None]
         edit = _at(site, _added(jump), positions, "swap")
         swapped.append(float((said([edit]) == want).double().mean()))
@@ -187,8 +197,14 @@ def rotation_test(
         random=np.array(random),
         swapped=np.array(swapped),
         plain=float((plain == answers).double().mean()),
-        provenance={"site": str(site), "seed": seed},
+        provenance={"site": str(site), "seed": seed, "frequencies": frequencies},
     )
+
+
+def _orthogonal(rows: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Orthonormal planes, each kept as it is but for what lies in those before it."""
+    q, r = torch.linalg.qr(rows.double().T)
+    return list((q * r.diagonal().sign()).T.split(sizes))
 
 
 def _added(jump: Tensor) -> Any:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from sae.commands import convert, train
+from sae.commands import convert, judging, paging, train
 
-PARTS = (train, convert)
+PARTS = (train, judging, paging, convert)
 """The subcommands, in the order of the help."""
 
 
 def register(app: typer.Typer) -> None:
     """Add `sae` to the command line."""
     group = typer.Typer(
-        help="Train sparse autoencoders and carry them between formats.", no_args_is_help=True
+        help="Train sparse autoencoders, judge and show them, carry them between formats.",
+        no_args_is_help=True,
     )
     group.callback()(lambda: None)
     for part in PARTS:

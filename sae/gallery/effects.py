@@ -92,7 +92,7 @@ def _one(logits: Tensor, n_shown: int, n_bins: int) -> tuple[np.ndarray, ...]:
     low, high = logits.amin(1, keepdim=True), logits.amax(1, keepdim=True)
     span = (high - low).clamp_min(1e-12)
     place = ((logits - low) / span * n_bins).long().clamp_max(n_bins - 1)
-    counts = torch.zeros(len(logits), n_bins, dtype=torch.long).scatter_add_(1, place, torch.ones_like(place))
+    counts = place.new_zeros(len(logits), n_bins).scatter_add_(1, place, torch.ones_like(place))
     held = (
         top.indices, top.values, bottom.indices, -bottom.values, counts, torch.cat([low, high], 1),
     )  # fmt: skip

@@ -225,6 +225,10 @@ def dashboard(
     wiring = getattr(coder, "wiring", "sae")
     if wiring not in ("sae", "transcoder", "skip"):
         raise InputError(f"the page shows coders that read and write one site; this is a {wiring}")
+    if causal and wiring != "sae":
+        raise InputError(
+            f"latents of a {wiring} write to another site than {site}: causal= is for autoencoders"
+        )
     with torch.no_grad():
         found = gather(coder, model, texts, site, plan=plan, labels=labels, names=names, seed=seed)
         cards = causal_cards(coder, model, found.codes, site, causal, seed=seed)

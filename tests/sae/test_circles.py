@@ -154,6 +154,55 @@ def test_a_network_that_computes_with_the_angle_follows_its_turn_and_another_doe
         sae.rotation_test(model, ids, "embed", circle, words=torch.arange(5), **options)
 
 
+class TwoClocks(Clock):
+    """A day is two angles, once round and three times round; the answer must agree with both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        angle = 2 * torch.pi * torch.arange(7) / 7
+        table = torch.cat([torch.stack([(f * angle).cos(), (f * angle).sin()], 1) for f in (1, 3)], 1)
+        self.embed = nn.Embedding.from_pretrained(torch.cat([table, torch.zeros(7, 6)], 1))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        day, step = self.embed(ids)[:, 0], 2 * torch.pi * ids[:, 1] / 7
+        scores = 0.0
+        for i, f in ((0, 1), (2, 3)):
+            angle = torch.atan2(day[:, i + 1], day[:, i]) + f * step
+            scores = scores + torch.stack([(angle - 2 * torch.pi * f * k / 7).cos() for k in range(7)], 1)
+        return scores[:, None].expand(-1, 2, -1)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_class_held_by_two_circles_follows_when_both_are_turned_and_not_by_one() -> None:
+    model = interp.load(TwoClocks())
+    base, number = torch.arange(7).repeat_interleave(7), torch.arange(7).repeat(7)
+    ids = torch.stack([base, number], 1)
+    rows = model.capture(ids, "embed")["embed"][:, 0]
+    rows = rows + 1e-3 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    once, thrice = (sae.circle_test(rows, base, frequency=f) for f in (1, 3))
+    options = {"positions": torch.zeros(49, dtype=torch.long), "base": base, "answers": (base + number) % 7}
+    one = sae.rotation_test(model, ids, "embed", once, words=torch.arange(7), **options)
+    both = sae.rotation_test(model, ids, "embed", [once, thrice], words=torch.arange(7), **options)
+    np.testing.assert_allclose(both.value, 1.0)
+    assert np.asarray(one.value).min() < 0.5
+    np.testing.assert_allclose(both.swapped, 1.0)
+
+
+def test_at_half_the_number_of_classes_the_circle_is_a_line_of_even_and_odd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(8).repeat(20)
+    direction = torch.nn.functional.normalize(torch.randn(6, generator=generator), dim=0)
+    rows = (1 - 2 * (classes % 2))[:, None] * direction + 0.05 * torch.randn(160, 6, generator=generator)
+    found = sae.circle_test(rows, classes, frequency=4)
+    assert found.plane.shape == (1, 6)
+    assert float(found.value) > 0.95
+    assert abs(float(found.plane[0] @ direction.numpy())) > 0.99
+    net = interp.load(nn.Sequential(nn.Identity()))
+    flipped = net.capture(rows[None], "0", edits=[sae.rotate("0", found.plane, np.pi)])["0"][0]
+    torch.testing.assert_close(flipped @ direction, -(rows @ direction), atol=0.05, rtol=0.05)
+    with pytest.raises(InputError, match="a line cannot be turned by 1"):
+        sae.rotate("0", found.plane, 1.0)
+
+
 def ring_and_single() -> tuple[sae.Coder, Tensor]:
     """Six latents round a circle in a plane, and ten that have nothing to do with each other."""
     angle = 2 * torch.pi * torch.arange(6) / 6
@@ -192,10 +241,11 @@ def test_the_shape_of_a_circle_is_irreducible_and_that_of_two_features_is_not() 
     ring = group_shape(coder, codes, np.arange(6))
     pair = group_shape(coder, codes, np.array([6, 7, 8]))
     assert ring.roundness[0] > 0.9
+    # of a circle a quarter lies near one of its tangents; of two rarely met features more lies on one axis
+    assert ring.mixture[0] < 0.3 < pair.mixture[0]
     assert (
-        ring.mixture[0] < 0.3 < 0.5 < pair.mixture[0]
-    )  # of a circle a quarter lies near one of its tangents
-    assert ring.irreducible[0] > 2 * pair.irreducible[0]
+        ring.irreducible[0] > 1.2 * pair.irreducible[0]
+    )  # rows without any of the three are not in the group
     assert ring.variance[:2].sum() > 0.99
     with pytest.raises(InputError, match="fire on 1 tokens; a shape needs 50"):
         one = codes_of_rows(coder, rows[:1])

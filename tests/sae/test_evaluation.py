@@ -150,7 +150,9 @@ def test_a_transcoder_is_judged_on_its_targets() -> None:
         coder.W_enc.copy_(torch.cat([torch.eye(5), -torch.eye(5)]).T)
         coder.W_dec.copy_(torch.cat([weight, -weight]))
     assert sae.evaluate(coder, (x, x @ weight)).value == pytest.approx(0, abs=1e-9)
-    with pytest.raises(InputError, match=r"writes rows of width 3; the targets have 5: give a pair"):
+    with pytest.raises(InputError, match=r"writes rows of width 3; the targets have 5"):
+        sae.evaluate(coder, (x, x))
+    with pytest.raises(InputError, match=r"give a pair \(rows, targets\)"):
         sae.evaluate(coder, x)
 
 

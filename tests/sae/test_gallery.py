@@ -248,4 +248,7 @@ def test_what_cannot_be_shown_is_named(
         sae.dashboard(coder, model, tokens, SITE, out=out, labels={"x": torch.zeros(2, 2, dtype=torch.long)})
     with pytest.raises(InputError, match="a crosscoder"):
         sae.dashboard(sae.Coder(64, 8, 2, wiring="crosscoder", n_sites=2), model, tokens, SITE, out=out)
+    other = sae.Coder(model.d_model or 0, 8, 2, wiring="transcoder")
+    with pytest.raises(InputError, match="causal= is for autoencoders"):
+        sae.dashboard(other, model, tokens, SITE, out=out, causal=[1])
     assert not out.exists()

@@ -105,6 +105,12 @@ def test_a_transcoder_reads_one_site_and_writes_another(model: interp.Model) -> 
     torch.testing.assert_close(after[write], coder(after[read]).detach())
     found = sae.loss_recovered(coder, model, ids(model), read, target=write)
     assert found.provenance["target"] == write
+    whole = sae.evaluate(coder, ids(model), model=model, site=read, target=write)
+    acts = model.capture(ids(model), [read, write])
+    assert whole.value == pytest.approx(float(sae.evaluate(coder, (acts.rows(read), acts.rows(write))).value))
+    assert whole.recovered["ce"] == pytest.approx(float(found.value))
+    with pytest.raises(InputError, match="a skip writes to another site than it reads: say target="):
+        sae.evaluate(coder, ids(model), model=model, site=read)
 
 
 def test_heads_lie_side_by_side(model: interp.Model) -> None:
