@@ -161,16 +161,28 @@ def profile(d: int, n_layers: int) -> None:
     blocks, _ = spent(lambda: cka_matrix(moments(twin=False, block=128), method="blocks"))
     plain, _ = spent(lambda: moments(twin=False, block=0))
     exact, _ = spent(lambda: moments(twin=False, block=0, cross=True))
-    whole, _ = spent(lambda: layer_profile(model, tokens, sites, parts=1))
-    capture, _ = spent(lambda: [model.capture(part, sites) for part in tokens.batches(8)])
+    half = tokens[: len(tokens) // 2]
+    beyond = {"whole": 0.0, "half": 0.0, "with errors": 0.0}
+    again = 0.0
+    for _ in range(2):  # in turns, since other work on the machine changes the speed of all of it
+        again += spent(bare)[0] / 2
+        capture, part = (
+            spent(lambda t=t: [model.capture(p, sites) for p in t.batches(8)])[0] for t in (tokens, half)
+        )
+        for name, given, parts, passes in (
+            ("whole", tokens, 1, capture), ("half", half, 1, part), ("with errors", tokens, 4, capture)
+        ):  # fmt: skip
+            cost, _ = spent(lambda given=given, parts=parts: layer_profile(model, given, sites, parts=parts))
+            beyond[name] += (cost - passes) / 2
     square = torch.randn(1024, d)
     product, _ = spent(lambda: [square.T @ square for _ in range(40)])
     floor = product / 40 * (n / 1024) * n_layers * (n_layers + 1) / 2
     record(
         case="profile", tokens=n, layers=n_layers, d=d, forward=round(forward, 2),
         moments_over_forward=round(sums / forward, 3),
-        profile_beyond_capture_over_forward=round((whole - capture) / forward, 3),
-        profile_with_its_passes_over_forward=round(whole / forward, 3),
+        profile_beyond_capture_over_forward=round(beyond["whole"] / again, 3),
+        each_further_token_over_forward=round(2 * (beyond["whole"] - beyond["half"]) / again, 3),
+        with_jackknife_errors_over_forward=round(beyond["with errors"] / again, 3),
         block_cka_over_forward=round((blocks - plain) / forward, 3),
         exact_cross_over_forward=round(exact / forward, 3),
         exact_mflop_a_token=round(2 * d * d * n_layers * (n_layers + 1) / 2 / 1e6, 1),

@@ -47,6 +47,7 @@ def test_step_nought_stands_before_the_first_and_runs_of_one_phase_are_shaded_on
     assert list(figure.layout.xaxis.ticktext) == ["0", "40", "80", "200", "400"]
     assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(20, 40), (40, 200), (200, 400)]
     assert [a.text for a in figure.layout.annotations] == ["compression", "expansion", "level"]
+    assert [10**a.x for a in figure.layout.annotations] == pytest.approx([20, 40, 200])
     with pytest.raises(InputError, match="1 names for the 2 intervals of 3 steps"):
         phases([1, 2, 3], {"x": [1.0, 1.0, 1.0]}, named=["level"])
 
