@@ -94,10 +94,21 @@ def phases(
     figure = lines(shown, series, title=title, x_title="training step", y_title=y_title if relative else "")
     shades = dict(zip(dict.fromkeys(named or ()), PALETTE[::-1], strict=False))
     for start, stop, name in _runs(named or ()):
-        figure.add_vrect(x0=shown[start], x1=shown[stop], fillcolor=band(shades[name]), line_width=0, layer="below")
-        at = float(np.log10(shown[start])) if log_steps else shown[start]  # of annotations plotly asks the exponent
+        figure.add_vrect(
+            x0=shown[start], x1=shown[stop], fillcolor=band(shades[name]), line_width=0, layer="below"
+        )
+        at = (
+            float(np.log10(shown[start])) if log_steps else shown[start]
+        )  # of annotations plotly asks the exponent
         figure.add_annotation(
-            x=at, y=1, yref="paper", xanchor="left", yanchor="top", text=_plain(name), showarrow=False, font_size=10
+            x=at,
+            y=1,
+            yref="paper",
+            xanchor="left",
+            yanchor="top",
+            text=_plain(name),
+            showarrow=False,
+            font_size=10,
         )
     if log_steps:
         ticks = {"tickvals": shown, "ticktext": [f"{s:g}" for s in x]}
