@@ -60,7 +60,9 @@ def gradient_symmetricity(subject: Subject, *, n: int = 100, seed: int = 42) -> 
         module = parts.module
         x, y = (module.embed.weight.detach()[i].clone().requires_grad_() for i in (a, b))
         equals = module.embed.weight.detach()[torch.full_like(a, order)]
-        stream = torch.stack([x, y, equals], 1) + module.pos_embed.weight.detach()[:3]
+        stream = torch.stack([x, y, equals], 1)
+        if module.pos_embed is not None:
+            stream = stream + module.pos_embed.weight.detach()[:3]
         for block in module.blocks:
             stream = block(stream)
         logits = module.unembed(stream[:, -1])

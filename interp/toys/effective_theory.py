@@ -136,6 +136,8 @@ class AdditionRecipe:
     """Of the n (n + 1) / 2 unordered pairs."""
     d: int = 1
     """Width of the positions."""
+    spread: float = 1.0
+    """Standard deviation of the initial positions."""
     width: int = 200
     d_target: int = 30
     lr: float = 1e-3
@@ -200,7 +202,7 @@ def train_addition(*, seed: int = 0, recipe: AdditionRecipe | None = None) -> Ad
     grid = torch.tensor(pairs)
     train = order[: recipe.n_train]
     targets = torch.randn(2 * n - 1, recipe.d_target, generator=generator)
-    positions = nn.Parameter(torch.randn(n, recipe.d, generator=generator))
+    positions = nn.Parameter(torch.randn(n, recipe.d, generator=generator) * recipe.spread)
     decoder = _decoder(recipe, generator)
     optimiser = torch.optim.AdamW(
         [

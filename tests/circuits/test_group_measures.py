@@ -11,6 +11,7 @@ from circuits.groups.fourier import gini, phases
 from circuits.groups.tally import tally
 from interp.errors import InputError
 from interp.toys import Group, Shape, Transformer, irrep_network
+from interp.toys.train_group import pairs
 
 
 def test_planted_cosets_are_found_and_shuffled_ones_are_not() -> None:
@@ -105,3 +106,20 @@ def test_pizza_and_clock_are_told_apart() -> None:
         module.pos_embed.weight.zero_()
         module.blocks[0].attn.q.weight.zero_()  # uniform attention
     assert gradient_symmetricity(subject_of(module, group)) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n_layers", "positions"), [(1, "embedding"), (2, "embedding"), (1, "distance")])
+def test_a_transformer_s_parts_compute_what_the_transformer_does(n_layers: int, positions: str) -> None:
+    group = Group("D5")
+    shape = Shape(
+        d_vocab=11, n_ctx=3, n_layers=n_layers, d_model=12, n_heads=3, d_mlp=20, positions=positions
+    )
+    module = Transformer(shape, generator=torch.Generator().manual_seed(0)).double()
+    ids, _ = pairs(group)
+    hidden, logits = subject_of(module, group).parts.both(ids[:, 0], ids[:, 1])
+    torch.testing.assert_close(logits, module(ids)[:, -1, :10], atol=1e-12, rtol=0)
+    kept = {}
+    module.blocks[-1].mlp.act.register_forward_hook(lambda m, given, out: kept.update(hidden=out))
+    module(ids)
+    torch.testing.assert_close(hidden, kept["hidden"][:, -1], atol=1e-12, rtol=0)
+    assert -1 <= gradient_symmetricity(subject_of(module, group)) <= 1
