@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def section_of(reading: GroupReading) -> Section:
     )
 
 
-def _plates(reading: GroupReading) -> list[Plate]:
+def _plates(reading: GroupReading) -> Iterator[Plate]:
     from interp.plots import Series, bars, heatmap, lines
 
     labels = reading.irreps
@@ -52,39 +53,56 @@ def _plates(reading: GroupReading) -> list[Plate]:
         x_title="irrep",
         y_title="cosine with the logits",
     )
-    plates = [Plate(title="Logit similarity", figure=similarity, caption=reading.rule)]
+    yield Plate(title="Logit similarity", figure=similarity, caption=reading.rule)
     if reading.tables:
         rows = [*reading.tables, *(f"hidden {name}" for name in reading.hidden)]
         shares = np.stack([*reading.tables.values(), *reading.hidden.values()])
         figure = heatmap(shares, rows=rows, columns=labels, unit="share", span=(0.0, 1.0))
-        plates.append(
-            Plate(title="Where the irreps are", figure=figure, caption="Weight tables sum to 1 each.")
-        )
+        yield Plate(title="Where the irreps are", figure=figure, caption="Weight tables sum to 1 each.")
     if reading.ablations:
         names = list(reading.ablations)
         figure = bars(names, [reading.ablations[name]["accuracy"] for name in names], y_title="accuracy")
-        plates.append(
-            Plate(title="Accuracy after ablation", figure=figure, caption="Irreps projected out of weights.")
+        yield Plate(
+            title="Accuracy after ablation", figure=figure, caption="Irreps projected out of weights."
         )
     if reading.neurons:
-        alive = np.asarray(reading.neurons["alive"], dtype=bool)
-        purity = np.sort(np.asarray(reading.neurons["purity"])[alive])[::-1]
-        series = [
-            Series(name="purity", y=purity),
-            Series(name="chance", y=np.full(len(purity), reading.chance_purity), baseline=True),
-        ]
-        figure = lines(
-            list(range(len(purity))), series, x_title="neuron, by purity", y_title="share in one irrep"
-        )
-        plates.append(Plate(title="How purely neurons belong to one irrep", figure=figure))
+        yield _neurons(reading)
+    if reading.fourier:
+        yield _frequencies(reading)
     if reading.triples and reading.inside is not None:
         answers = np.asarray(reading.triples["shares"]).sum(2)
         figure = heatmap(
             answers, rows=labels, columns=labels, x_title="irrep of b", y_title="irrep of a", unit="share"
         )
         caption = f"Summed over the answer's irreps. {reading.inside:.1%} lies in triples that fusion allows the word."
-        plates.append(Plate(title="Logits by irreps of a and b", figure=figure, caption=caption))
-    return plates
+        yield Plate(title="Logits by irreps of a and b", figure=figure, caption=caption)
+
+
+def _neurons(reading: GroupReading) -> Plate:
+    from interp.plots import Series, lines
+
+    alive = np.asarray(reading.neurons["alive"], dtype=bool)
+    purity = np.sort(np.asarray(reading.neurons["purity"])[alive])[::-1]
+    series = [
+        Series(name="purity", y=purity),
+        Series(name="chance", y=np.full(len(purity), reading.chance_purity), baseline=True),
+    ]
+    places = list(range(len(purity)))
+    figure = lines(places, series, x_title="neuron, by purity", y_title="share in one irrep")
+    return Plate(title="How purely neurons belong to one irrep", figure=figure)
+
+
+def _frequencies(reading: GroupReading) -> Plate:
+    from interp.plots import Series, lines
+
+    names = ("left", "right", "unembed")
+    power = [np.asarray(reading.fourier[name], dtype=float) for name in names]
+    series = [Series(name=name, y=p / p.sum()) for name, p in zip(names, power, strict=True)]
+    frequency = list(range(1, len(power[0]) + 1))
+    figure = lines(frequency, series, x_title="frequency", y_title="share of the table's variance")
+    sparsity = ", ".join(f"{name} {reading.fourier[f'{name}_gini']:.2f}" for name in names)
+    caption = f"Gini coefficient of the norms (0: all frequencies alike): {sparsity}."
+    return Plate(title="Frequencies of the weight tables", figure=figure, caption=caption)
 
 
 def _tables(reading: GroupReading) -> list[Table]:

@@ -136,7 +136,7 @@ class AdditionRecipe:
     """Of the n (n + 1) / 2 unordered pairs."""
     d: int = 1
     """Width of the positions."""
-    spread: float = 1.0
+    spread: float = 0.1
     """Standard deviation of the initial positions."""
     width: int = 200
     d_target: int = 30

@@ -280,6 +280,7 @@ class WorkspaceRecipe:
     lr: float = 1e-2
     steps: int = 600
     rivals: tuple[str, ...] = ("lstm", "transformer")
+    rival_lr: float = 3e-3
 
     def __post_init__(self) -> None:
         for name in self.rivals:
@@ -315,7 +316,10 @@ def train_workspace(*, seed: int = 0, recipe: WorkspaceRecipe | None = None) -> 
     makers = {"lstm": Recurrent, "transformer": Attentive}
     networks: dict[str, nn.Module] = {"workspace": workspace}
     networks |= {name: makers[name](recipe.n_digits, 64, generator) for name in recipe.rivals}
-    curves = {name: _fit(module, sets.train, recipe) for name, module in networks.items()}
+    curves = {
+        name: _fit(module, sets.train, recipe, lr=recipe.lr if module is workspace else recipe.rival_lr)
+        for name, module in networks.items()
+    }
     return WorkspaceRun(
         module=workspace.eval(),
         sets=sets,
@@ -325,8 +329,10 @@ def train_workspace(*, seed: int = 0, recipe: WorkspaceRecipe | None = None) -> 
     )
 
 
-def _fit(module: nn.Module, pairs: Tensor, recipe: WorkspaceRecipe) -> tuple[tuple[int, float], ...]:
-    optimiser = torch.optim.Adam(module.parameters(), lr=recipe.lr)
+def _fit(
+    module: nn.Module, pairs: Tensor, recipe: WorkspaceRecipe, *, lr: float
+) -> tuple[tuple[int, float], ...]:
+    optimiser = torch.optim.Adam(module.parameters(), lr=lr)
     curve = []
     for step in range(1, recipe.steps + 1):
         shown = pairs if step > recipe.ones_first else pairs[pairs[:, 1] <= 1]

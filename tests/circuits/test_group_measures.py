@@ -79,6 +79,12 @@ def test_hand_written_clocks_have_exact_frequencies_phases_and_read_outs() -> No
     found = reverse_engineer(irrep_network(group, ["f2", "f5"]), group)
     assert set(found.fourier["neurons"]["frequency"]) == {2, 5}
     assert abs(found.fourier["phases"]["error"]).max() < 1e-9
+    (plate,) = [
+        plate for plate in found.section().plates if plate.title == "Frequencies of the weight tables"
+    ]
+    shown = plate.figure.data[0].y  # all the variance at the two frequencies, in halves
+    assert [k + 1 for k, share in enumerate(shown) if share > 1e-9] == [2, 5]
+    assert sum(shown) == pytest.approx(1)
     assert found.fourier["left_gini"] > 0.6
     assert gini(torch.ones(5, dtype=torch.float64)) == pytest.approx(0, abs=1e-12)
     assert gini(torch.tensor([0.0, 0.0, 0.0, 3.0], dtype=torch.float64)) == pytest.approx(0.75)
