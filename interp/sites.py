@@ -247,7 +247,7 @@ class SiteTable(Sequence[Site]):
         return {str(site): site for site in (*self._sites, *self._paths)}
 
     def find(self, ask: Ask) -> tuple[Site, ...]:
-        """The sites that names and globs ask for, in forward order, each once.
+        """The sites that names and globs ask for, in forward order, each once; ``[*]`` behind a name is every head.
 
         Raises
         ------
@@ -275,6 +275,13 @@ class SiteTable(Sequence[Site]):
             site = Site.parse(ask)
             self._check(site)
             return [site]
+        if ask.endswith("[*]"):
+            found = [
+                replace(site, head=h) for site in self._one(ask[:-3]) for h in range(self.n_heads(site) or 0)
+            ]
+            if not found:
+                raise SiteError(f"no site matches {ask!r}: {ask[:-3]!r} has no heads")
+            return found
         stem, head = ask, None
         suffix = _HEAD_SUFFIX.match(ask)
         if suffix:

@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "audit_erasure": "auditing",
         "auroc": "scores",
         "brier": "scores",
+        "by_position": "sources",
         "calibration_error": "scores",
         "causal_use": "causation",
         "ccs": "contrast",

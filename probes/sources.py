@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError
@@ -21,7 +21,7 @@ from interp.sites import Site, SiteTable
 if TYPE_CHECKING:
     from interp.tokens import Tokens
 
-__all__ = ["Column", "Samples", "read", "usable"]
+__all__ = ["Column", "Samples", "by_position", "read", "usable"]
 
 Column = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[int]
 """One whole number a sample."""
@@ -161,6 +161,27 @@ def _from_model(
         types=None if types is None else _column(types, n, "types"),
     )
     return [str(site) for site in found], data
+
+
+def by_position(
+    labels: Int[Tensor, "batch pos"], positions: Sequence[int] | None = None
+) -> dict[str, Int[Tensor, "batch pos"]]:
+    """A label a column, for a sweep that tells positions apart: ``sweep(model, by_position(labels), ...)``.
+
+    Columns without two classes among their labels are left out; with ``positions`` only those are asked for.
+    """
+    asked = range(labels.shape[1]) if positions is None else positions
+    found = {}
+    for column in asked:
+        if not -labels.shape[1] <= column < labels.shape[1]:
+            raise InputError(f"position {column} of labels with {labels.shape[1]} columns")
+        own = torch.full_like(labels, -100)
+        own[:, column] = labels[:, column]
+        if len(own[own >= 0].unique()) > 1:
+            found[f"position {column}"] = own
+    if not found:
+        raise InputError(f"at none of the positions {list(asked)} are there labels of two classes")
+    return found
 
 
 def _aligned(labels: Any, mask: Tensor) -> Tensor:

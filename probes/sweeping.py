@@ -53,9 +53,10 @@ def sweep(
         [sample, d].
     labels
         Integer class of every sample: [batch, pos] (or [batch]) for a model, or a list a text with one for each of its
-        tokens; [sample] otherwise. Negative: no label. A mapping name -> classes gives one sweep a name.
+        tokens; [sample] otherwise. Negative: no label. A mapping name -> classes gives one sweep a name
+        (:func:`probes.by_position`: one a position).
     sites
-        Names, globs or Sites; a head's own site (``blocks.0.attn.hook_z`` with a head) is a site like others.
+        Names, globs or Sites; a head is a site like others (``blocks.0.attn.hook_z[2]``, all: ``[*]``).
     tokens
         What the model reads.
     groups
