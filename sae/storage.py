@@ -15,7 +15,14 @@ from safetensors.torch import save as save_tensors
 
 from interp.errors import InputError, StoreError, nearest
 from interp.runs.checkpoints import read_tensors
-from interp.runs.files import ensure_folder, read_json, sha256_file, write_bytes_atomic, write_json_atomic
+from interp.runs.files import (
+    ensure_folder,
+    json_bytes,
+    read_json,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from interp.stores.manifest import sealed, unsealed
 from sae.coder import Coder
 from sae.formats import FOREIGN, files, recognised
@@ -46,8 +53,8 @@ def save(
     Raises
     ------
     InputError
-        The format is unknown or has no words for this coder (the message says which have), or the folder already
-        holds a coder of another format, or cannot be written to.
+        The format is unknown or has no words for this coder (the message says which have), the folder already holds a
+        coder of another format or cannot be written to, or ``provenance`` is no JSON.
     StoreError
         The disk is full.
     """
@@ -56,6 +63,10 @@ def save(
             f"format {format!r} is not known; it is one of {list(FORMATS)}{nearest(format, FORMATS)}"
         )
     known = dict(provenance or {})
+    try:
+        json_bytes(known)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"provenance is kept as JSON, and this is none: {error}") from error
     weights = _WEIGHTS if format == "native" else FOREIGN[format].weights
     content = {} if format == "native" else files(coder, format, known)
     folder = ensure_folder(path)

@@ -23,6 +23,8 @@ N_ROWS = 8192
 @torch.no_grad()
 def figures(coder: Coder, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
     """FVU of ``y``, codes used a row, and the share of latents that never fire, as the saved coder is used."""
+    if len(x) < 2:
+        return {"reason": f"{len(x)} rows were kept apart"}
     error, used, fired = 0.0, 0, torch.zeros(coder.d_sae, dtype=torch.bool)
     for rows, wanted in zip(x.split(1024), y.split(1024), strict=True):
         codes = coder.encode(rows)

@@ -62,19 +62,18 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> list[str]:
 
 def _array(archive: zipfile.ZipFile, entry: str, path: Path) -> Tensor:
     try:
-        content = archive.read(entry)  # checks the CRC
-        stream = io.BytesIO(content)
-        version = np.lib.format.read_magic(stream)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = header[version](stream)
-        if (
-            dtype.hasobject
-            or dtype.kind not in "fiu"
-            or prod(shape) * dtype.itemsize != len(content) - stream.tell()
-        ):
-            raise ValueError(f"an array {dtype} {list(shape)} in {len(content)} bytes")
-        stream.seek(0)
-        array = np.lib.format.read_array(stream, allow_pickle=False)
+        with archive.open(entry) as stream:
+            version = np.lib.format.read_magic(stream)
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = header[version](stream)
+            left = archive.getinfo(entry).file_size - stream.tell()
+        if dtype.hasobject or dtype.kind not in "fiu" or prod(shape) * dtype.itemsize != left:
+            raise ValueError(f"an array {dtype} {list(shape)} in {left} bytes")
+        with archive.open(entry) as stream:  # to its end, where the CRC is compared
+            array = np.lib.format.read_array(stream, allow_pickle=False)
         return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
     except Exception as error:  # noqa: BLE001 - damaged bytes may fail anywhere in zip, zlib or the header's parser
         raise StoreError(f"{path}: entry {entry!r} is damaged or no array of numbers ({error})") from error

@@ -67,7 +67,7 @@ _OPTIONS = (
     "l1_coefficient", "l1_warm_up_steps", "l0_coefficient", "l0_warm_up_steps", "use_sparse_activations",
     "aux_loss_coefficient", "topk_threshold_lr", "matryoshka_widths", "use_matryoshka_aux_loss",
     "jumprelu_init_threshold", "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode", "pre_act_loss_coefficient",
-    "jumprelu_tanh_scale", "jumprelu_ste_to_input",
+    "jumprelu_tanh_scale", "jumprelu_ste_to_input", "target_l0",
 )  # fmt: skip
 """What a card of version 6 may hold; those of training do nothing to codes."""
 
@@ -132,6 +132,7 @@ def _modern(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     given = card.get("activation_fn_kwargs")
     modern = {name: card[name] for name in _OPTIONS if name in card}
     modern["architecture"] = card.get("architecture", "standard")
+    modern["finetuning_scaling_factor"] = False  # folded in already
     normal = card.get("normalize_activations", "none")
     modern["normalize_activations"] = (
         ("expected_average_only_in" if normal else "none") if isinstance(normal, bool) else normal
@@ -259,6 +260,7 @@ def files(coder: Coder, provenance: Mapping[str, Any]) -> dict[str, bytes]:
         card |= {"residual_threshold": 0.0, "max_iterations": coder.k, "stop_on_duplicate_support": False}
     if coder.wiring != "sae":
         card["d_out"] = coder.d_out
+        card["metadata"]["hook_name_out"] = provenance.get("target")
     return {WEIGHTS: safe_bytes(tensors_of(coder)), CARD: json_file(card)}
 
 

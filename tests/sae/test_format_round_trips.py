@@ -127,6 +127,14 @@ def test_what_is_known_of_a_coder_goes_where_a_format_has_a_place(tmp_path: Path
     assert state["group_sizes"].tolist() == [8, 40]
 
 
+def test_provenance_that_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for value in (object(), float("nan"), {1, 2}):
+        for format in ("native", "saelens"):
+            with pytest.raises(InputError, match="provenance is kept as JSON"):
+                sae.save(coder("topk"), tmp_path, format=format, provenance={"x": value})
+    assert not list(tmp_path.iterdir())
+
+
 def test_saving_changes_neither_the_coder_nor_what_loads_share(tmp_path: Path) -> None:
     made = coder("gated", centred=False)
     before = {name: value.clone() for name, value in made.state_dict().items()}
