@@ -189,14 +189,27 @@ def test_a_planted_future_is_read_off_one_state_and_random_text_has_none(ahead: 
 
 
 def test_a_learned_prompt_makes_the_network_say_the_token_after_next() -> None:
-    model, tokens = counter(), counting()
-    untrained = future_prompt(model, tokens, "blocks.0.hook_resid_pre", ahead=1, steps=0)
-    trained = future_prompt(model, tokens, "blocks.0.hook_resid_pre", ahead=1, steps=60, lr=0.1)
+    model, tokens, site = counter(), counting(), "blocks.0.hook_resid_pre"
+    options = {"ahead": 1, "how": "at_once", "n_prompt": 4, "lr": 0.1}
+    untrained = future_prompt(model, tokens, site, steps=0, **options)
+    trained = future_prompt(model, tokens, site, steps=80, batch_size=32, **(options | {"lr": 0.4}))
     assert untrained.value < 0.2  # without the gate it says the next one
     assert trained.value == 1.0
     assert trained.chance < 0.3
-    now = future_prompt(model, tokens, "blocks.0.hook_resid_pre", ahead=0, steps=0)
+    assert trained.provenance["losses"][-1] < 0.5 * trained.provenance["losses"][0]
+    now = future_prompt(model, tokens, site, steps=0, **(options | {"ahead": 0}))
     assert now.value == 1.0
+
+
+def test_in_turn_the_network_counts_on_from_a_state_it_is_given() -> None:
+    model, tokens, site = counter(), counting(), "blocks.0.hook_resid_pre"
+    found = future_prompt(model, tokens, site, ahead=2, n_prompt=4, steps=0)
+    assert found.value == 1.0  # x + 1, x + 2, x + 3, each from the one before
+    assert found.chance < 0.3
+    assert found.provenance["tokens_alone"] == 1.0  # and the tokens between say it without the state
+    random = Tokens.full(torch.randint(N_WORDS, (3, 6), generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(InputError, match="such as the model predicts"):
+        future_prompt(model, random, site, ahead=3, n_prompt=4)
 
 
 def test_what_cannot_be_read_is_said() -> None:
@@ -237,3 +250,14 @@ def test_the_embedded_language_model_says_its_next_but_one_token_beforehand() ->
     assert (value > chance + 5 * error).all()
     assert value[2:].max() > 0.2 > 2 * chance.max()
     assert value[2] > value[0]  # more than the token itself tells
+
+
+@pytest.mark.slow
+def test_a_prompt_reads_the_next_but_one_token_of_the_embedded_model_from_one_state() -> None:
+    model = interp.load("mini")
+    tokens = interp.toys.embedded("mini").sample(64 * 96, seed=3).tokens
+    site = "blocks.1.hook_resid_post"
+    before = future_prompt(model, tokens, site, steps=0)
+    after = future_prompt(model, tokens, site, steps=150, batch_size=32, lr=0.3)
+    assert after.value > max(before.value, after.chance) + 4 * after.stderr
+    assert np.mean(after.provenance["losses"][-10:]) < 0.6 * after.provenance["losses"][0]
