@@ -189,7 +189,7 @@ class _Reader:
         out = []
         turns = said.shape[1] if self.how == "in_turn" else 1
         for part, right in zip(vectors.split(chunk), said.split(chunk), strict=True):
-            fed = right[:, :0]
+            fed, best = right[:, :0], right[:, 0]
             for turn in range(turns):
                 tokens, edits = self.run(part, fed)
                 best = self.model.logits(tokens, edits=edits)[:, -1].argmax(-1)

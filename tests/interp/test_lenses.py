@@ -243,7 +243,7 @@ def test_the_embedded_language_model_says_its_next_but_one_token_beforehand() ->
     model = interp.load("mini")
     tokens = interp.toys.embedded("mini").sample(64 * 96, seed=3).tokens
     lens = logit_lens(model, tokens)
-    assert (np.diff(np.asarray(lens.value)) < 0).all()  # layer by layer closer to what it says
+    assert (np.diff(np.asarray(lens.value, dtype=float)) < 0).all()  # layer by layer closer to what it says
     assert (np.diff(lens.agreement) > 0).all()
     future = future_lens(model, tokens, ahead=1)
     value, chance, error = (np.asarray(a) for a in (future.value, future.chance, future.stderr))
