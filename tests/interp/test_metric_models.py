@@ -271,8 +271,8 @@ def test_the_barrier_between_two_wide_networks_falls_after_re_basin() -> None:
     before = loss_barrier(loss, a, b).provenance["barrier"]
     after = loss_barrier(loss, a, permuted(b, units, match_weights(a, b, units))).provenance["barrier"]
     assert set(weights) == set(a)
-    assert before > 0.03
-    assert after < 0.35 * before
+    assert before > 0.1
+    assert after < 0.02  # nats: nearly nothing of it is left
 
 
 def test_a_simple_feature_takes_more_variance_than_a_hard_one_learned_equally_well() -> None:

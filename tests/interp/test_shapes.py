@@ -118,6 +118,7 @@ def test_sentences_of_one_direction_agree_with_their_mean() -> None:
 def test_intrinsic_dimensions_are_those_of_the_library() -> None:
     assert two_nn(metric_data.cloud(2)).value == pytest.approx(ORACLES["skdim twonn 2"], rel=1e-6)
     assert two_nn(metric_data.cloud(8)).value == pytest.approx(ORACLES["skdim twonn 8"], rel=1e-6)
+    assert mle_dimension(metric_data.cloud(2)).value == pytest.approx(ORACLES["skdim mle 2"], rel=1e-6)
     assert mle_dimension(metric_data.cloud(8)).value == pytest.approx(ORACLES["skdim mle 8"], rel=1e-6)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +26,10 @@ from probes import (
     rlace,
     uce,
 )
+from tests.interp.oracles import metric_data
+
+VALUES = Path(metric_data.__file__).with_name("metric_values.json")
+ORACLES = json.loads(VALUES.read_text("utf-8"))["values"]
 
 
 def concept(n: int, d: int, size: float, *, n_classes: int = 2, seed: int = 0, far: float = 40.0):
@@ -75,6 +82,15 @@ def test_leace_changes_least_among_the_erasers_that_erase_and_the_oracle_less() 
     assert nulled.rank >= made.rank
     for other in (nulled, adversarial):  # no guarantee, but a probe is left near the majority
         assert audit_erasure(other, x, z).value < 0.6 < audit_erasure(made, x, z).before
+
+
+def test_erasers_are_those_of_the_published_library_once_its_tolerances_are_closed() -> None:
+    x, z = metric_data.pair()[0], metric_data.concept().argmax(1)
+    eraser = leace(x, z)
+    np.testing.assert_allclose(eraser(x)[0], ORACLES["concept-erasure leace row 0"], rtol=1e-6)
+    assert eraser.distortion == pytest.approx(ORACLES["concept-erasure leace distortion"], rel=1e-6)
+    orthogonal = leace(x, z, orthogonal=True)
+    assert orthogonal.distortion == pytest.approx(ORACLES["concept-erasure orth distortion"], rel=1e-6)
 
 
 def test_it_erases_once_keeps_the_mean_and_is_the_closed_form() -> None:

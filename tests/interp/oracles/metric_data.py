@@ -13,6 +13,13 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def concept() -> np.ndarray:
+    """A class of three, one-hot, of each sample of :func:`pair`, which its first columns know something of."""
+    x, _ = pair()
+    score = x[:, :3] - x[:, :3].mean(0) + 0.5 * np.random.default_rng(4).standard_normal((len(x), 3))
+    return np.eye(3)[score.argmax(1)]
+
+
 def decaying() -> np.ndarray:
     """600 samples whose covariance eigenvalues fall about as 1 / i, 128 wide."""
     rng = np.random.default_rng(1)

@@ -1,6 +1,7 @@
 """Recompute ``metric_values.json`` with other people's libraries, in an environment of its own.
 
-    pip install torch ckatorch==1.0.3 pytorch-cka==1.1.3 rsatoolbox==0.3.2 scikit-dimension==0.5.0 reptrix==0.1.0
+    pip install torch ckatorch==1.0.3 pytorch-cka==1.1.3 rsatoolbox==0.3.2 scikit-dimension==0.5.0 reptrix==0.1.0 \\
+        concept-erasure==0.2.4
     python tests/interp/oracles/recompute_metrics.py
 
 These packages pull in old numpy and plotting libraries, so the default tests read the numbers from the file instead.
@@ -20,6 +21,7 @@ import rsatoolbox
 import skdim
 import torch
 from cka.hsic import hsic_cross
+from concept_erasure import LeaceFitter
 from reptrix import alpha, lidar, rankme
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,6 +39,19 @@ def rsa(distance: str, comparison: str) -> float:
     return float(np.ravel(rsatoolbox.rdm.compare(*rdms, method=comparison))[0])
 
 
+def erased(method: str) -> torch.Tensor:
+    """x without the concept that metric_data.concept() puts on its rows; tolerances that leave nothing out."""
+    fitter = LeaceFitter.fit(
+        tx,
+        torch.from_numpy(data.concept()),
+        method=method,
+        shrinkage=False,
+        svd_tol=1e-6,
+        constrain_cov_trace=False,
+    )
+    return fitter.eraser(tx)
+
+
 decaying, views = torch.from_numpy(data.decaying()), torch.from_numpy(data.views())
 values = {
     "ckatorch linear biased": float(ckatorch.cka_base(tx, ty, "linear")),
@@ -51,8 +66,12 @@ values = {
     "skdim mle 8": float(skdim.id.MLE().fit(data.cloud(8)).dimension_),
     "reptrix rankme": float(rankme.get_rankme(decaying)),
     "reptrix alpha": float(alpha.get_alpha(decaying, fit_range=np.arange(10, 100))[0]),
+    "concept-erasure leace distortion": float((erased("leace") - tx).square().sum(1).mean()),
+    "concept-erasure leace row 0": erased("leace")[0].tolist(),
+    "concept-erasure orth distortion": float((erased("orth") - tx).square().sum(1).mean()),
+    "skdim mle 2": float(skdim.id.MLE().fit(data.cloud(2)).dimension_),
     "reptrix lidar": float(lidar.get_lidar(views, num_samples=30, num_augs=6)),
 }
-packages = ("ckatorch", "pytorch-cka", "rsatoolbox", "scikit-dimension", "reptrix")
+packages = ("ckatorch", "pytorch-cka", "rsatoolbox", "scikit-dimension", "reptrix", "concept-erasure")
 record = {"versions": {name: version(name) for name in packages}, "values": values}
 Path(__file__).with_name("metric_values.json").write_text(json.dumps(record, indent=1) + "\n")
