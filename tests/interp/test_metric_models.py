@@ -227,7 +227,7 @@ def test_classes_collapse_over_training_on_digits() -> None:
         rows = hidden(net, x[:1200])["1"]
         collapse = np.asarray(neural_collapse(rows, y[:1200]).value)
         curve.append([collapse[0], class_distance_variance(rows, y[:1200]).value, collapse[2]])
-    falls = np.diff(np.array(curve), axis=0)
+    falls = np.diff(np.array(curve, dtype=float), axis=0)
     assert (falls[:, :2] < 0).all()  # NC1 and CDNV
     assert falls[:, 2].sum() < 0  # NC2, over the whole
     held_out = class_distance_variance(hidden(net, x[1200:])["1"], y[1200:]).value

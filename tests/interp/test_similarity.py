@@ -190,6 +190,19 @@ def test_cknna_over_all_neighbours_is_debiased_cka() -> None:
     assert cknna(x, gaussian(50, 6, 7)).value < 0.6 * cknna(x, y).value
 
 
+def test_the_published_kernel_width_and_masked_alignment_are_reproduced_by_name() -> None:
+    x, y = related(40)
+    kernels = [torch.exp(-torch.cdist(a - a.mean(0), a - a.mean(0)).square() / 2) for a in (x, y)]
+    centred = [k - k.mean(0) - k.mean(1, keepdim=True) + k.mean() for k in kernels]
+    platonic = float((centred[0] * centred[1]).sum() / (centred[0].norm() * centred[1].norm()))
+    assert cka_rbf(x, y, compat="platonic").value == pytest.approx(platonic, rel=1e-9)
+    wide = [gaussian(40, 60, s) for s in (0, 1)]
+    assert cka_rbf(*wide, compat="platonic").value > 0.999  # unrelated, and the kernels are both the identity
+    assert cka_rbf(*wide, unbiased=True).value < 0.2
+    # rows as they are: over all neighbours it is debiased CKA of them, with 1e-6 below
+    assert cknna(x, y, k=39, compat="platonic").value == pytest.approx(cka(x, y).value, abs=1e-4)
+
+
 # -- linear maps, anchors ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@
 These packages pull in old numpy and plotting libraries, so the default tests read the numbers from the file instead.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json
