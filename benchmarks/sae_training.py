@@ -1,121 +1,350 @@
-"""How much faster is the exact sparse training step than a plain dense loop, at the same quality?
+"""How much faster is the exact sparse training step than a plain dense loop and than peers, at the same FVU?
 
-    python benchmarks/sae_training.py [--steps 12] [--d 512] [--d-sae 4096] [--k 32] [--batch 2048] [--threads 2]
+    python benchmarks/sae_training.py [--steps 12] [--threads 1] [--kind topk] [--peers dense,ours]
+    python benchmarks/sae_training.py --peer ours --kind batchtopk           # one peer in this process
 
-In one process, on the same sparse sums of known directions: the shortest honest dense loop (dense encode,
-scatter, dense decode, autograd, Adam, unit-norm decoder), ours, and the floor (one dense product and the
-selection). CPU seconds are of the whole process; ``times_faster`` is dense over ours, ``over_floor`` ours over
-the floor. JSON lines.
+Each peer trains on the same rows in the same order in a process of its own, so that peak memory is its own; CPU seconds
+are of the process, training only. ``dense`` starts from our initial weights, on our scaled rows, with our schedule: its
+FVU on held-out rows must be ours within 1%, else the benchmark stops. ``floor`` is one dense product and the largest
+k of each row, ``product`` the product alone. SAELens, dictionary_learning and sparsify are run through their own public
+entries where they are installed (``pip install --no-deps``, in an environment of their own), and left out elsewhere.
+JSON lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.sae_quality import planted
 from sae.config import TrainConfig
 from sae.learner import Learner
 from sae.middle import scales_of
+from sae.supply import supply
+
+Apply = Callable[[Tensor], Tensor]
 
 
-def planted(n: int, d: int, n_features: int, mean_l0: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows that are sparse sums of unit directions with power-law rates, a mean and noise; and the directions."""
-    generator = torch.Generator().manual_seed(10_007 * seed + 4242)
-    truth = torch.nn.functional.normalize(torch.randn(n_features, d, generator=generator), dim=1)
-    rate = (1.0 + torch.arange(n_features)).rsqrt()
-    rate = (rate / rate.sum() * mean_l0).clamp(max=0.5)
-    rows = torch.empty(n, d)
-    for part in rows.split(4096):
-        on = torch.rand(len(part), n_features, generator=generator) < rate
-        size = (1 + 0.25 * torch.randn(len(part), n_features, generator=generator)).abs()
-        torch.matmul(on * size, truth, out=part)
-        part += 0.01 * torch.randn(part.shape, generator=generator)
-    return rows + 0.5 * torch.randn(d, generator=generator) / d**0.5, truth
+class Job:
+    """Rows, their order, and a clock."""
+
+    def __init__(self, rows: Tensor, config: TrainConfig) -> None:
+        self.rows, self.config, self.cpu, self.peak = rows, config, 0.0, 0.0
+        self.resting = _memory("VmRSS")
+
+    def batches(self, more: int = 0) -> Iterator[Tensor]:
+        """A fresh tensor a step, ``more`` of them for a loop that reads ahead."""
+        n = self.config.batch_size
+        for step in range(self.config.steps + more):
+            start = step * n % (len(self.rows) - n + 1)
+            yield self.rows[start : start + n].clone()
+
+    def timed(self, run: Callable[[], object]) -> None:
+        """Run the training and nothing else."""
+        _forget_peak()
+        began = time.process_time()
+        run()
+        self.cpu, self.peak = time.process_time() - began, _memory("VmHWM")
 
 
-def dense_loop(rows: Tensor, config: TrainConfig) -> float:
-    """CPU seconds a step of the plain loop."""
-    d, n = rows.shape[1], config.batch_size
-    w = torch.nn.functional.normalize(torch.randn(config.d_sae, d), dim=1)
-    encoder, decoder = torch.nn.Parameter(w.T.contiguous()), torch.nn.Parameter(w.clone())
-    b_enc, b_dec = torch.nn.Parameter(torch.zeros(config.d_sae)), torch.nn.Parameter(rows[:n].mean(0))
-    adam = torch.optim.Adam([encoder, decoder, b_enc, b_dec], lr=config.lr)
+def _memory(field: str) -> float:
+    """MiB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(s.split()[1]) for s in status.read_text().splitlines() if s.startswith(field)) / 1024
 
-    def step(x: Tensor) -> None:
-        pre = ((x - b_dec) @ encoder + b_enc).relu()
+
+def _forget_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux: the peak is that of the whole process
+        return
+
+
+def _learner(job: Job) -> Learner:
+    sample = job.rows[:8192]
+    return Learner.start(scales_of(sample, sample, n_sites=1, center="mean", place="rows"), job.config)
+
+
+def ours(job: Job) -> Apply:
+    """The toolkit's learner, as ``sae.train`` drives it."""
+    learner = _learner(job)
+
+    def run() -> None:
+        for step, x in enumerate(job.batches()):
+            learner.advance(x, x, job.config.rate(step, x.shape[1]))
+
+    job.timed(run)
+    return learner.finished().eval()
+
+
+def ours_float32(job: Job) -> Apply:
+    """The same without the bfloat16 screen."""
+    job.config = replace(job.config, screen="never")
+    return ours(job)
+
+
+def dense(job: Job) -> Apply:
+    """The shortest honest loop: dense encode, scatter, dense decode, autograd, Adam, unit-norm decoder."""
+    config, learner = job.config, _learner(job)
+    coder, scales, n = learner.coder, learner.scales, job.config.batch_size
+    encoder, decoder = coder.W_enc, coder.W_dec
+    adam = torch.optim.Adam(coder.parameters(), betas=config.betas)
+    edge = coder.threshold if config.kind == "batchtopk" else torch.zeros(())
+
+    def step(number: int, x: Tensor) -> None:
+        x = (x - scales.center_in) / scales.read
+        pre = ((x - coder.b_dec) @ encoder + coder.b_enc).relu()
         if config.kind == "batchtopk":
             values, places = pre.flatten().topk(config.k * n, sorted=False)
             codes = torch.zeros_like(pre).flatten().scatter(0, places, values).view_as(pre)
+            edge.lerp_(values.detach().min(), max(0.1, 1 / (number + 1)))
         else:
             values, places = pre.topk(config.k, dim=-1, sorted=False)
             codes = torch.zeros_like(pre).scatter(1, places, values)
-        loss = (codes @ decoder + b_dec - x).square().sum(1).mean()
+        loss = (codes @ decoder + coder.b_dec - x).square().mean()
+        adam.param_groups[0]["lr"] = config.rate(number, x.shape[1])
         adam.zero_grad()
         loss.backward()
+        with torch.no_grad():
+            assert decoder.grad is not None  # backward has just been run
+            decoder.grad -= (decoder.grad * decoder).sum(1, keepdim=True) * decoder
         adam.step()
         decoder.data /= decoder.data.norm(dim=1, keepdim=True)
 
-    return each(step, rows, config)
+    def run() -> None:
+        for number, x in enumerate(job.batches()):
+            step(number, x)
+
+    job.timed(run)
+    return learner.finished().eval()
 
 
-def ours(rows: Tensor, config: TrainConfig) -> float:
-    """CPU seconds a step of the toolkit."""
-    sample = rows[:8192]
-    learner = Learner.start(scales_of(sample, sample, n_sites=1, center="mean", place="rows"), config)
-    return each(lambda x: learner.advance(x, x, config.lr), rows, config)
+def product(job: Job) -> None:
+    """One dense product a step."""
+    weight, room = torch.randn(job.rows.shape[1], job.config.d_sae), torch.empty(0)
+    job.timed(lambda: [torch.mm(x, weight, out=room) for x in job.batches()])
 
 
-def floor(rows: Tensor, config: TrainConfig) -> float:
-    """CPU seconds of one dense product and the largest k of each row."""
-    weight = torch.randn(rows.shape[1], config.d_sae)
-    return each(lambda x: (x @ weight).topk(config.k, sorted=False), rows, config)
+def floor(job: Job) -> None:
+    """One dense product and the largest k of each row."""
+    weight = torch.randn(job.rows.shape[1], job.config.d_sae)
+    job.timed(lambda: [(x @ weight).topk(job.config.k, sorted=False) for x in job.batches()])
 
 
-def each(step, rows: Tensor, config: TrainConfig) -> float:
-    """CPU seconds of a step, two for warming up left out."""
-    n, began = config.batch_size, 0.0
-    for i in range(config.steps + 2):
-        if i == 2:
-            began = time.process_time()
-        start = i * n % (len(rows) - n + 1)
-        step(rows[start : start + n])
-    return (time.process_time() - began) / config.steps
+def draw(job: Job) -> None:
+    """What it costs to draw the batches: from rows by index, and from the mixing buffer of a flow."""
+    n = job.config.batch_size
+    flow = supply(iter(list(job.rows.split(1024)) * 200), n, 0)
+    still = supply(job.rows, n, 0)
+
+    def alone(indices: Tensor) -> Tensor:
+        return indices
+
+    job.timed(lambda: [flow.batch(step, alone) for step in range(job.config.steps)])
+    flowing = job.cpu
+    job.timed(lambda: [still.batch(step, alone) for step in range(job.config.steps)])
+    job.cpu = max(flowing, job.cpu)
+
+
+def together(job: Job) -> None:
+    """Four dictionaries of other seeds in one pass over the same batches; beside it stands four times ``ours``."""
+    learners = [_learner(Job(job.rows, replace(job.config, seed=seed))) for seed in range(4)]
+
+    def run() -> None:
+        for step, x in enumerate(job.batches()):
+            for learner in learners:
+                learner.advance(x, x, job.config.rate(step, x.shape[1]))
+
+    job.timed(run)
+
+
+def saelens(job: Job) -> Apply:
+    """SAELens, through its trainer; evaluated as its user would load it."""
+    from sae_lens import (  # pyright: ignore[reportMissingImports]
+        SAE,
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )  # fmt: skip
+    from sae_lens.config import LoggingConfig, SAETrainerConfig  # pyright: ignore[reportMissingImports]
+    from sae_lens.training.sae_trainer import SAETrainer  # pyright: ignore[reportMissingImports]
+
+    config, one = job.config, job.config.kind == "topk"
+    make, options = (
+        (TopKTrainingSAE, TopKTrainingSAEConfig)
+        if one
+        else (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig)
+    )
+    coder = make(
+        options(d_in=job.rows.shape[1], d_sae=config.d_sae, k=config.k, device="cpu", dtype="float32")
+    )
+    rate, warm = config.peak(job.rows.shape[1]), max(1, config.steps // 20)
+    course = SAETrainerConfig(
+        total_training_samples=config.steps * config.batch_size,
+        train_batch_size_samples=config.batch_size,
+        lr=rate, lr_end=rate / 10, lr_warm_up_steps=warm, lr_decay_steps=config.steps - warm - 1,
+        dead_feature_window=10**9,
+        logger=LoggingConfig(log_to_wandb=False),
+    )  # fmt: skip
+    trainer = SAETrainer(cfg=course, sae=coder, data_provider=job.batches(more=2))
+    job.timed(trainer.fit)
+    with tempfile.TemporaryDirectory() as folder:
+        coder.save_inference_model(folder)
+        loaded = SAE.load_from_disk(folder)
+    return lambda x: loaded.decode(loaded.encode(x))
+
+
+def dictionary_learning(job: Job) -> Apply:
+    """dictionary_learning, through trainSAE."""
+    import torch._dynamo  # noqa: F401 - einops pulls it in at its first call; not a cost of training
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer  # pyright: ignore
+    from dictionary_learning.trainers.top_k import TopKTrainer  # pyright: ignore
+    from dictionary_learning.training import trainSAE  # pyright: ignore
+
+    held: list = []
+
+    class Kept(TopKTrainer if job.config.kind == "topk" else BatchTopKTrainer):
+        def __init__(self, **options) -> None:  # trainSAE returns nothing: keep a hold on what it trains
+            super().__init__(**options)
+            held.append(self)
+
+    config, width = job.config, job.rows.shape[1]
+    warm = max(1, config.steps // 20)
+    asked = {
+        "trainer": Kept, "steps": config.steps, "activation_dim": width, "dict_size": config.d_sae, "k": config.k,
+        "lr": config.peak(width), "layer": 0, "lm_name": "rows", "device": "cpu", "warmup_steps": warm,
+        "decay_start": warm + 1, "threshold_start_step": warm, "threshold_beta": 0.99, "seed": 0,
+    }  # fmt: skip
+    job.timed(lambda: trainSAE(job.batches(more=1), [asked], steps=config.steps, device="cpu"))
+    coder, learnt = held[0].ae, job.config.kind == "batchtopk"
+    return lambda x: coder.decode(coder.encode(x, use_threshold=learnt))
+
+
+def sparsify(job: Job) -> Apply:
+    """sparsify's coder, stepped as its trainer does (the trainer itself reads a transformer only)."""
+    from sparsify import SaeConfig, SparseCoder  # pyright: ignore[reportMissingImports]
+
+    if job.config.kind != "topk":
+        raise NotImplementedError("sparsify has no BatchTopK")
+    coder = SparseCoder(
+        job.rows.shape[1],
+        SaeConfig(num_latents=job.config.d_sae, k=job.config.k),
+        device="cpu",
+        dtype=torch.float32,
+    )
+    adam = torch.optim.Adam(coder.parameters(), fused=True)
+
+    def run() -> None:
+        for number, x in enumerate(job.batches()):
+            if number == 0:
+                coder.b_dec.data = x.mean(0)
+            if coder.cfg.normalize_decoder:
+                coder.set_decoder_norm_to_unit_norm()
+            adam.param_groups[0]["lr"] = job.config.rate(number, x.shape[1])
+            coder(x).fvu.backward()
+            coder.remove_gradient_parallel_to_decoder_directions()
+            adam.step()
+            adam.zero_grad()
+
+    job.timed(run)
+    return lambda x: coder(x).sae_out
+
+
+PEERS = {
+    f.__name__: f
+    for f in (
+        product, floor, draw, dense, ours, ours_float32, together, saelens, dictionary_learning, sparsify,
+    )
+}  # fmt: skip
+
+
+@torch.no_grad()
+def fvu(apply: Apply, rows: Tensor) -> float:
+    """Fraction of variance unexplained of rows not trained on."""
+    left = sum(float((apply(part) - part).double().square().sum()) for part in rows.split(2048))
+    return left / float((rows.double() - rows.double().mean(0)).square().sum())
+
+
+def one(args: argparse.Namespace) -> dict[str, object]:
+    """One peer in this process."""
+    torch.set_num_threads(args.threads)
+    rows, _ = planted(16_384 + 4096, args.d, args.d_sae, args.k / 2, 0)
+    config = TrainConfig(
+        kind=args.kind, d_sae=args.d_sae, k=args.k, steps=args.steps, batch_size=args.batch, lr=1e-3
+    )
+    job = Job(rows[:16_384], config)
+    try:
+        apply = PEERS[args.peer](job)
+    except (ImportError, NotImplementedError) as missing:
+        return {"peer": args.peer, "kind": args.kind, "skipped": str(missing)}
+    line: dict[str, object] = {
+        "peer": args.peer,
+        "kind": args.kind,
+        "cpu_s_a_step": round(job.cpu / args.steps, 4),
+        "peak_mib": round(job.peak - job.resting),
+    }
+    return line if apply is None else line | {"fvu": round(fvu(apply, rows[16_384:]), 5)}
 
 
 def main() -> None:
-    """Both kinds, one JSON line each."""
+    """Every peer in a process of its own, then the ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in (
-        ("steps", 12),
-        ("d", 512),
-        ("d-sae", 4096),
-        ("k", 32),
-        ("batch", 2048),
-        ("threads", 2),
-    ):
+    sizes = {"steps": 12, "d": 512, "d-sae": 4096, "k": 32, "batch": 2048, "threads": 1}
+    for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--kind", choices=("topk", "batchtopk"), default="topk")
+    parser.add_argument("--peer", choices=sorted(PEERS))
+    parser.add_argument("--peers", default=",".join(PEERS))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rows, _ = planted(8 * args.batch, args.d, args.d_sae, args.k / 2, 0)
-    for kind in ("topk", "batchtopk"):
-        config = TrainConfig(
-            kind=kind, d_sae=args.d_sae, k=args.k, steps=args.steps, batch_size=args.batch, lr=1e-3
-        )
-        dense, fast, least = dense_loop(rows, config), ours(rows, config), floor(rows, config)
-        line = {
-            "kind": kind,
-            "dense_cpu_s": round(dense, 4),
-            "ours_cpu_s": round(fast, 4),
-            "times_faster": round(dense / fast, 2),
-            "over_floor": round(fast / least, 2),
-        }
-        print(json.dumps(line), flush=True)
+    if args.peer:
+        print(json.dumps(one(args)), flush=True)
+        return
+    given = [f"--{name}={getattr(args, name.replace('-', '_'))}" for name in sizes] + [f"--kind={args.kind}"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "WANDB_MODE": "disabled"}
+    lines: dict[str, dict] = {}
+    for name in args.peers.split(","):
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sae_training", "--peer", name, *given]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        told = [text for text in done.stdout.splitlines() if text.startswith("{")]
+        lines[name] = json.loads(told[-1]) if told else {"peer": name, "failed": done.stderr.strip()[-200:]}
+        print(json.dumps(lines[name]), flush=True)
+    print(json.dumps({"kind": args.kind, "threads": args.threads} | ratios(lines)), flush=True)
+
+
+def ratios(lines: dict[str, dict]) -> dict[str, float]:
+    """Ours against each; refuses figures of a step that is not the same step."""
+    seconds = {name: line["cpu_s_a_step"] for name, line in lines.items() if "cpu_s_a_step" in line}
+    for name in ("ours", "ours_float32"):
+        if name in lines and "dense" in lines and abs(lines[name]["fvu"] / lines["dense"]["fvu"] - 1) > 0.01:
+            raise SystemExit(
+                f"{name} does not have the FVU of the dense loop: {lines[name]}, {lines['dense']}"
+            )
+    mine = seconds.get("ours", float("nan"))
+    found = {f"{name}_over_ours": round(value / mine, 2) for name, value in seconds.items() if name != "ours"}
+    if "together" in seconds:
+        found["together_over_four_alone"] = round(found.pop("together_over_ours") / 4, 2)
+    if "draw" in seconds:
+        found["draw_share_of_step"] = round(seconds["draw"] / mine, 3)
+    if "dense" in lines and "ours" in lines:
+        found["peak_over_dense"] = round(lines["ours"]["peak_mib"] / lines["dense"]["peak_mib"], 2)
+    return found
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ _CHOICES = {
     "decoder": ("unit", "free"),
     "center": ("mean", "median"),
     "screen": ("auto", "always", "never"),
+    "end_loss": ("kl", "ce"),
 }
 _FEW = ("topk", "abstopk", "batchtopk", "matryoshka", "groupmax")
 
@@ -58,7 +59,7 @@ class TrainConfig:
     """Peak rate; 0: what :meth:`peak` makes of width and steps."""
     warmup: float = 0.05
     """Share of the steps over which the rate rises from 0."""
-    decay: float = 0.5
+    decay: float = 0.3
     """Share of the steps at the end over which it falls to 0."""
     seed: int = 0
     """Of the initial dictionary and of the order of rows."""
@@ -109,6 +110,11 @@ class TrainConfig:
     a tenth of the run."""
     resample_every: int = 0
     """Steps between resamplings of dead latents; 0: never."""
+    end_to_end: float = 0.0
+    """Weight of the loss of a model that reads on from what the coder wrote, nats a token; see ``downstream.py``. Needs
+    ``through`` in :func:`sae.train`."""
+    end_loss: Literal["kl", "ce"] = "kl"
+    """From what the model says by itself, or of the next token."""
     screen: Literal["auto", "always", "never"] = "auto"
     """Whether a bfloat16 product finds the candidates of the TopK family, whose values are then computed in float32:
     ``"auto"`` where the processor has such products and the sizes repay it. The codes are the same; see
@@ -128,6 +134,7 @@ class TrainConfig:
                 yield f"{name} = {getattr(self, name)} must be positive"
         for name in (
             "lr", "checkpoint_every", "clip", "sparsity", "flops", "auxk", "k_aux", "dead_after", "resample_every",
+            "end_to_end",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 yield f"{name} = {getattr(self, name)} must not be negative"
@@ -176,15 +183,14 @@ class TrainConfig:
     def peak(self, d_out: int) -> float:
         """The largest rate: ``lr``, or where that is 0 a rate in proportion to the entries of a unit direction.
 
-        0.16 / sqrt(d_out) x min(1, sqrt(1000 / steps)) for the TopK family, a third of it for kinds with a penalty, a
-        tenth for signum, whose steps are all of that size. The constant was chosen on a planted dictionary of width
-        256 and 400 steps (``benchmarks/sae_quality.py``); the powers are those that make steps a share of a direction
-        and long runs average more.
+        0.064 / sqrt(d_out) x min(1, sqrt(1000 / steps)), and a tenth of it for signum, whose steps are all of that
+        size. The constant was chosen on a planted dictionary of width 256 and 400 steps
+        (``benchmarks/sae_quality.py``); the powers make steps a share of a direction, and long runs average more.
         """
         if self.lr:
             return self.lr
-        share = 0.1 if self.optimizer == "signum" else 1.0 if self.keeps_few else 1 / 3
-        return share * 0.16 / d_out**0.5 * min(1.0, (1000 / self.steps) ** 0.5)
+        share = 0.1 if self.optimizer == "signum" else 1.0
+        return share * 0.064 / d_out**0.5 * min(1.0, (1000 / self.steps) ** 0.5)
 
     def rate(self, step: int, d_out: int) -> float:
         """The learning rate of ``step`` (counted from 0): linear warm-up, flat, linear decay."""

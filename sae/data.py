@@ -63,7 +63,10 @@ def row_source(data: Any, site: Any = None) -> RowSource:
             )
         rows = data.detach().flatten(1)
         return RowSource(
-            n=rows.shape[0], d=rows.shape[1], place="tensor", draw=lambda i: rows[i.to(rows.device)].float()
+            n=rows.shape[0],
+            d=rows.shape[1],
+            place="tensor",
+            draw=lambda i: rows.index_select(0, i.to(rows.device)).float(),
         )
     if hasattr(data, "n_rows") and hasattr(data, "rows"):
         sites = [str(s) for s in data.sites]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sae.coder import Coder
 from sae.config import TrainConfig
-from sae.objectives import Moment, Terms, objective
+from sae.downstream import Through
+from sae.objectives import Moment, Terms, objective, rebuilt
 from sae.optimisers import Optimiser
 from sae.parallel import Alone
 from sae.wiring import reach
@@ -73,8 +74,11 @@ class Learner:
             (self.last_fired + self.config.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
         )
 
-    def advance(self, x: Tensor, y: Tensor, rate: float) -> dict[str, float]:
-        """One optimiser step on this process's rows ``x`` and targets ``y``; loss, FVU and L0 of the whole batch."""
+    def advance(self, x: Tensor, y: Tensor, rate: float, through: Through | None = None) -> dict[str, float]:
+        """One optimiser step on this process's rows ``x`` and targets ``y``; loss, FVU and L0 of the whole batch.
+
+        ``through`` adds the end-to-end loss on its texts.
+        """
         config, coder = self.config, self.coder
         same = y is x
         scales = self.scales
@@ -94,7 +98,18 @@ class Learner:
         for parameter in coder.parameters():
             parameter.grad = None
         terms.loss.backward()
+        told = torch.zeros(1)
+        if through is not None:
+            surrogate, nats = through.term(
+                lambda rows: self._rebuilt(rows, moment), self.step, seed=config.seed, loss=config.end_loss,
+                peers=self.peers,
+            )  # fmt: skip
+            (config.end_to_end * surrogate).backward()
+            told.fill_(nats)
+            self.peers.add_([told])
         numbers = self._agree(terms, y, n_rows)
+        if through is not None:
+            numbers |= {"end": float(told), "loss": numbers["loss"] + config.end_to_end * float(told)}
         self._clip()
         self.optimiser.step(rate)
         self._settle()
@@ -105,6 +120,12 @@ class Learner:
         if config.resample_every and self.step % config.resample_every == 0 and self.step < config.steps:
             self._resample(x, y, terms.error)
         return numbers
+
+    def _rebuilt(self, rows: Tensor, moment: Moment) -> Tensor:
+        """What the coder makes of rows, both in the coordinates of the data."""
+        scales = self.scales
+        x = (rows.to(scales.read.dtype) - scales.center_in) / scales.read
+        return rebuilt(self.coder, x, self.config, moment) * scales.written + scales.center_out
 
     @torch.no_grad()
     def _agree(self, terms: Terms, y: Tensor, n_rows: int) -> dict[str, float]:

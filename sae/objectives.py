@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sae.coder import Coder
     from sae.config import TrainConfig
 
-__all__ = ["Moment", "Terms", "objective"]
+__all__ = ["Moment", "Terms", "objective", "rebuilt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +62,37 @@ def objective(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: M
     return _dense(coder, x, y, config, moment)
 
 
-def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
-    """The TopK family: one dense product, then only the codes that are on."""
+def rebuilt(coder: Coder, x: Tensor, config: TrainConfig, moment: Moment) -> Tensor:
+    """What ``coder`` makes of rows ``x`` while it learns: differentiable in its weights, at the cost of its forward."""
+    if coder.rule.tied:
+        support, weights = _pursued(coder, x)
+        return coder.b_dec + write(weights, coder.W_dec, support)
+    if coder.rule.pooled or coder.rule.columns is not None:
+        _, support, codes, _ = _kept(coder, x, config, moment)
+        return coder.base(x) + write(codes, coder.W_dec, support)
+    return coder.base(x) + coder.rule.codes(coder, coder.pre(x)) @ coder.W_dec
+
+
+def _kept(
+    coder: Coder, x: Tensor, config: TrainConfig, moment: Moment
+) -> tuple[Tensor, Support, Tensor, float]:
+    """Rows as the encoder reads them, places and values of the codes kept, and the smallest where rows compete."""
     shift = coder.b_dec if coder.centred else None
     centred = coder.shifted(x).detach()
     support, values, smallest = chosen(
         coder, centred, guess=moment.guess, peers=moment.peers, screen=config.screen
     )
-    codes = coder.rule.act(read(centred, shift, coder.W_enc, coder.b_enc, values, support))
+    return (
+        centred,
+        support,
+        coder.rule.act(read(centred, shift, coder.W_enc, coder.b_enc, values, support)),
+        smallest,
+    )
+
+
+def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
+    """The TopK family: one dense product, then only the codes that are on."""
+    centred, support, codes, smallest = _kept(coder, x, config, moment)
     base = coder.base(x)
     if coder.kind == "matryoshka":
         rests = _prefixes(y - base, codes, coder, support, config.widths)
@@ -164,12 +187,14 @@ def _penalty(coder: Coder, pre: Tensor, codes: Tensor, config: TrainConfig, prog
     return weighed.sum()
 
 
+def _pursued(coder: Coder, x: Tensor) -> tuple[Support, Tensor]:
+    found, weights = pursue(coder.shifted(x), coder.W_dec, coder.k, whole=coder.kind == "codebook")
+    starts = torch.arange(0, found.numel() + 1, coder.k, device=x.device)
+    return Support(starts, found.view(-1), coder.d_sae), weights.view(-1)
+
+
 def _tied(coder: Coder, x: Tensor, y: Tensor, moment: Moment) -> Terms:
-    whole = coder.kind == "codebook"
-    chosen_latents, weights = pursue(coder.shifted(x), coder.W_dec, coder.k, whole=whole)
-    starts = torch.arange(0, chosen_latents.numel() + 1, coder.k, device=x.device)
-    support = Support(starts, chosen_latents.view(-1), coder.d_sae)
-    error = (y - coder.b_dec - write(weights.view(-1), coder.W_dec, support)).square().sum(1)
-    on = chosen_latents[weights.detach() != 0]
-    fired = torch.bincount(on, minlength=coder.d_sae)
+    support, weights = _pursued(coder, x)
+    error = (y - coder.b_dec - write(weights, coder.W_dec, support)).square().sum(1)
+    fired = torch.bincount(support.col[weights.detach() != 0], minlength=coder.d_sae)
     return Terms(loss=error.sum() / (moment.n_rows * coder.d_out), error=error.detach(), fired=fired)

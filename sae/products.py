@@ -9,6 +9,7 @@ d W_enc[:, f] = sum over rows i using f of g_z[i, f] x_i,   d W_dec[f] = sum ove
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -45,10 +46,21 @@ def write(
     return _Write.apply(values, weight, support)  # pyright: ignore[reportReturnType]
 
 
+def fused(weight: Tensor) -> Any:
+    """The module of Triton kernels where they can run on ``weight`` (a GPU, or ``TRITON_INTERPRET=1``), else None."""
+    if weight.dtype == torch.float64 or not (weight.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    from sae import kernels
+
+    return kernels if kernels.AVAILABLE else None
+
+
 def _bags(weight: Tensor, which: Tensor, starts: Tensor, values: Tensor) -> Tensor:
     """[bag, d]: for each bag of ``which`` the weighted sum of rows of ``weight``."""
     if len(which) == 0:
         return weight.new_zeros(len(starts) - 1, weight.shape[1])
+    if (kernels := fused(weight)) is not None:
+        return kernels.weighted_sum(weight, which, starts, values)
     return embedding_bag(which, weight, starts[:-1], mode="sum", per_sample_weights=values)
 
 
@@ -58,6 +70,8 @@ def dots(
     """<rows[i], weight[f]> at each code (i, f)."""
     if len(support.col) == 0:
         return rows.new_zeros(0)
+    if (kernels := fused(weight)) is not None:
+        return kernels.inner(rows, weight, support.row, support.col)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows.contiguous(), weight, support.col, support.offsets[:-1], support.row, 0, -1
     )

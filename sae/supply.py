@@ -95,12 +95,12 @@ class Flow:
         """The next rows; every process draws the whole batch and keeps its share."""
         places = torch.randperm(self.capacity, generator=self.generator)[: self.batch_size]
         kept = share(places)
-        x = self.x[kept]
-        y = x if self.same else self.y[kept]
+        x = self.x.index_select(0, kept)
+        y = x if self.same else self.y.index_select(0, kept)
         new_x, new_y = self._take(self.batch_size)
-        self.x[places] = new_x
+        self.x.index_copy_(0, places, new_x)
         if not self.same:
-            self.y[places] = new_y
+            self.y.index_copy_(0, places, new_y)
         return x, y
 
     def sample(self) -> Pair:
@@ -201,6 +201,8 @@ def _pair(chunk: Any, place: str) -> Pair:
         if not isinstance(rows, Tensor) or rows.ndim < 2 or not rows.is_floating_point():
             shape = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
             raise InputError(f"{place} must give floats [sample, d]; it gave {shape}")
+        if bool(torch.isfinite(rows.sum())):  # a sum is finite only if all its terms are
+            continue
         bad = int((~torch.isfinite(rows.flatten(1)).all(1)).sum())
         if bad:
             raise InputError(f"{bad} of {len(rows)} rows that {place} gave hold NaN or infinity")

@@ -26,11 +26,13 @@ from sae import checkpoints
 from sae.advice import advice
 from sae.coder import Coder
 from sae.config import TrainConfig
+from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
 from sae.parallel import joined
 from sae.storage import save
 from sae.supply import Flow, Still, supply
+from sae.watching import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +87,7 @@ class _Course:
     identity: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
 
     def tell(self, numbers: dict[str, float], rate: float) -> None:
         """Keep a line of metrics, and warn."""
@@ -94,6 +97,8 @@ class _Course:
         self.history.append(line)
         if self.folder is not None and learner.peers.rank == 0:
             JsonLines(self.folder / "metrics.jsonl", sync=False).append(line)
+        if self.watch is not None and learner.peers.rank == 0:
+            self.watch(line)
         for name, text in advice(line, learner.config).items():
             if name not in self.said:
                 self.said[name] = text
@@ -131,6 +136,8 @@ def train(
     resume: bool = ...,
     site: Any = ...,
     target: Any = ...,
+    through: Through | None = ...,
+    watch: Watch | None = ...,
     progress: bool | None = ...,
 ) -> Run: ...
 @overload
@@ -142,6 +149,8 @@ def train(
     resume: bool = ...,
     site: Any = ...,
     target: Any = ...,
+    through: Through | None = ...,
+    watch: Watch | None = ...,
     progress: bool | None = ...,
 ) -> tuple[Run, ...]: ...
 def train(
@@ -152,6 +161,8 @@ def train(
     resume: bool = False,
     site: Any = None,
     target: Any = None,
+    through: Through | None = None,
+    watch: Watch | None = None,
     progress: bool | None = None,
 ) -> Run | tuple[Run, ...]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
@@ -171,6 +182,11 @@ def train(
         Go on from the newest sound checkpoint in ``out``; start anew if there is none.
     site, target
         Which site of a store is read, and which is written; several sites lie side by side.
+    through
+        Texts and a model for the end-to-end loss of configurations with ``end_to_end`` > 0.
+    watch
+        Called with each line of metrics: ``sae.to_tensorboard(folder)``, ``sae.to_wandb(project)`` or a function of
+        yours. Of several dictionaries the names get the number of the dictionary.
     progress
         None: a bar on a terminal only.
 
@@ -202,14 +218,28 @@ def train(
     """
     configs = (config,) if isinstance(config, TrainConfig) else tuple(config)
     _agree(configs)
+    if (through is None) != all(c.end_to_end == 0 for c in configs):
+        raise InputError(
+            "the end-to-end loss needs both a weight, end_to_end > 0, and through=sae.Through(model, tokens, site)"
+        )
     if out is None and (resume or any(c.checkpoint_every for c in configs)):
         raise InputError("resume and checkpoint_every need a folder: say out=")
     began = time.perf_counter()
     rows = supply(data, configs[0].batch_size, configs[0].seed, site=site, target=target)
-    courses = _courses(rows, configs, out, resume=resume, single=isinstance(config, TrainConfig))
-    _loop(courses, rows, shown=progress)
+    single = isinstance(config, TrainConfig)
+    courses = _courses(rows, configs, out, resume=resume, single=single, through=through)
+    for number, course in enumerate(courses):
+        course.watch = watch if single or watch is None else _numbered(watch, number)
+    _loop(courses, rows, shown=progress, through=through)
     runs = tuple(c.finished(rows.place, rows.n, time.perf_counter() - began) for c in courses)
-    return runs[0] if isinstance(config, TrainConfig) else runs
+    return runs[0] if single else runs
+
+
+def _numbered(watch: Watch, number: int) -> Watch:
+    """``watch``, told which of several dictionaries a line is about."""
+    return lambda line: watch(
+        {name if name == "step" else f"{number:02d}/{name}": value for name, value in line.items()}
+    )
 
 
 def _agree(configs: tuple[TrainConfig, ...]) -> None:
@@ -225,7 +255,13 @@ def _agree(configs: tuple[TrainConfig, ...]) -> None:
 
 
 def _courses(
-    rows: Still | Flow, configs: tuple[TrainConfig, ...], out: Any, *, resume: bool, single: bool
+    rows: Still | Flow,
+    configs: tuple[TrainConfig, ...],
+    out: Any,
+    *,
+    resume: bool,
+    single: bool,
+    through: Through | None,
 ) -> list[_Course]:
     peers = joined()
     x, y = rows.sample()
@@ -241,6 +277,8 @@ def _courses(
             prepared(folder, resume=resume)
         peers.wait()
         identity = {"config": config.as_dict(), "data": rows.fingerprint()}
+        if through is not None:
+            identity["data"] += "+" + through.fingerprint()
         course = _Course(learner=Learner.start(scales, config, peers), folder=folder, identity=identity)
         if folder is not None and resume:
             course.history = checkpoints.restore(folder, course.learner, rows, identity)
@@ -260,7 +298,7 @@ def _fits(config: TrainConfig, rows: Still | Flow) -> None:
         )
 
 
-def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> None:
+def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None, through: Through | None) -> None:
     config, peers = courses[0].learner.config, courses[0].learner.peers
     step = min(c.learner.step for c in courses)
     shown = False if peers.rank else shown
@@ -272,7 +310,7 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> 
             due = (step + 1) % config.log_every == 0 or step + 1 == config.steps
             for course in courses:
                 if course.learner.step == step:
-                    _advance(course, x, y, due=due)
+                    _advance(course, x, y, due=due, through=through)
             step += 1
             if due:
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
@@ -290,10 +328,11 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None) -> 
             )
 
 
-def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool) -> None:
+def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool, through: Through | None) -> None:
     learner = course.learner
     rate = learner.config.rate(learner.step, learner.coder.d_out)
-    numbers = learner.advance(x, y, rate)
+    own = through if learner.config.end_to_end else None
+    numbers = learner.advance(x, y, rate, own) if own else learner.advance(x, y, rate)
     if not np.isfinite(numbers["loss"]):
         bad = int((~torch.isfinite(x).all(1)).sum())
         raise CheckError(

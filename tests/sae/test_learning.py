@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 import sae
+from interp.errors import InputError
 from sae.learner import Learner, Scales
 from sae.middle import geometric_median
 from sae.optimisers import Optimiser
@@ -155,3 +158,21 @@ def test_coders_in_one_pass_are_those_trained_alone() -> None:
         alone = sae.train(x, config).coder.state_dict()
         for name, value in run.coder.state_dict().items():
             assert torch.equal(alone[name], value), (config.kind, name)
+
+
+def test_metrics_are_told_to_whoever_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = planted(1000)
+    heard: list[dict[str, float]] = []
+    run = sae.train(x, CONFIG, tmp_path / "one", watch=lambda line: heard.append(dict(line)))
+    assert [line["fvu"] for line in heard] == run.history["fvu"].tolist()
+    heard.clear()
+    sae.train(
+        x, [CONFIG, replace(CONFIG, seed=1)], tmp_path / "two", watch=lambda line: heard.append(dict(line))
+    )
+    assert {name for line in heard for name in line} >= {"step", "00/fvu", "01/fvu"}
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"pip install interp-toolkit\[wandb\]"):
+        sae.to_wandb("project")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install interp-toolkit\[tensorboard\]"):
+        sae.to_tensorboard(tmp_path)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,5 +270,9 @@ def test_a_loss_that_explodes_stops_the_run_with_a_remedy() -> None:
 def test_the_rate_rises_stays_and_falls() -> None:
     rates = [CONFIG.rate(step, 24) for step in range(CONFIG.steps)]
     assert rates[0] < rates[10] < rates[24] == pytest.approx(CONFIG.lr)
-    assert rates[200] == CONFIG.lr
-    assert rates[-1] == pytest.approx(CONFIG.lr / 250)  # the fall takes half of the 500 steps
+    assert rates[300] == CONFIG.lr
+    assert rates[-1] == pytest.approx(CONFIG.lr / 150)  # the fall takes 0.3 of the 500 steps
+    free = replace(CONFIG, lr=0.0)  # in proportion to the entries of a unit direction, and to 1 / sqrt(steps)
+    assert free.peak(64) == pytest.approx(2 * free.peak(256))
+    assert replace(free, steps=4000).peak(64) == pytest.approx(free.peak(64) / 2)
+    assert replace(free, optimizer="signum").peak(64) == pytest.approx(free.peak(64) / 10)
