@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.budgets import attribution_bytes, fitting
 from circuits.graph import Graph
 from circuits.layout import GQA
 from circuits.passes import Recorder, Writes
@@ -22,7 +23,7 @@ from circuits.stream import Stream
 from circuits.tally import Tally
 from interp.errors import InputError, nearest
 
-__all__ = ["METHODS", "attribute"]
+__all__ = ["METHODS", "attribute", "rough"]
 
 _SAID = {
     "eap": "gradient at the clean run",
@@ -150,6 +151,7 @@ def attribute(
         provenance={
             "model": model.name,
             "backend": model.backend,
+            "d_model": model.d_model,
             "method": method,
             "steps": steps,
             "ablation": ablation,
@@ -168,12 +170,19 @@ def _routes(
     tally = Tally(stream.layout.n_edges, keep=_kept(stream, task, keep, budget))
     for question in asked(task, batch_size=size):
         tally.add(-shares(stream, question))
-    origin = {"model": model.name, "backend": model.backend, "method": "ifr"}
+    origin = {"model": model.name, "backend": model.backend, "d_model": model.d_model, "method": "ifr"}
     return tally.graph(stream.layout, method="ifr", convention=_SAID["ifr"], provenance=origin)
 
 
 Found = tuple[Slopes, tuple[Writes, Writes], Tensor]
 """Slopes summed over passes; what the clean and the corrupted run wrote; the metric of the last pass."""
+
+
+@torch.no_grad()
+def rough(stream: Stream, question: Question, *, steps: int = 2) -> Tensor:
+    """[row edge] integrated gradients of few points, for what needs an order only. Nothing is refused."""
+    slopes, (ours, theirs), _ = _ig(stream, question, steps)
+    return slopes.scores(theirs.minus(ours))
 
 
 def _eap(stream: Stream, question: Question, steps: int) -> Found:
@@ -258,38 +267,10 @@ def _sloped(slopes: Slopes, question: Question, scores: Tensor, clean: Writes) -
 
 
 def _batch_size(stream: Stream, task: Any, batch_size: int | None, budget: float) -> int | None:
-    """How many examples the budget holds.
+    def need(question: Question) -> int:
+        return attribution_bytes(stream, question)
 
-    Raises
-    ------
-    InputError
-        Not even one, or fewer than ``batch_size``.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size must be at least 1; got {batch_size}")
-    first = next(iter(asked(task)))
-    need = n_bytes(stream, first)
-    n = len(first)
-    fits = int(budget // need)
-    if fits < min(n, batch_size or 1):
-        raise InputError(
-            f"{batch_size or 1} example{'s' if (batch_size or 1) > 1 else ''} of {first.clean.ids.shape[1]} tokens "
-            f"would take about {need * (batch_size or 1) / 1e9:.2g} GB; budget is {budget / 1e9:.2g} GB (raise "
-            "budget=, or shorten the prompts)"
-        )
-    wanted = min(n, batch_size or fits)
-    return wanted if wanted < n else None
-
-
-def n_bytes(stream: Stream, question: Question) -> int:
-    """About how much memory one example takes: every source's term, gradients of one block, the pass itself."""
-    layout, itemsize = stream.layout, stream.model.dtype.itemsize
-    pos, d = question.clean.ids.shape[1], stream.model.d_model
-    ports = max((3 * b.n_heads for b in layout.blocks), default=1)
-    kept = len(layout.sources) + 2 * ports + 24 * len(layout.blocks)
-    heads = sum(b.n_heads * pos * pos for b in layout.blocks)
-    vocab = (stream.model.d_vocab or 0) * (1 if question.position is not None else pos)
-    return itemsize * (kept * pos * d + 2 * heads + 6 * vocab) + 16 * layout.n_edges
+    return fitting(task, need, batch_size=batch_size, budget=budget)
 
 
 def _kept(stream: Stream, task: Any, keep: bool | None, budget: float) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.budgets import bench_bytes, fitting
 from circuits.graph import Graph
 from circuits.layout import GQA
 from circuits.passes import Swap, Writes, patched_logits, record
@@ -83,10 +84,25 @@ def benches(
     ablation: Ablation = "corrupted",
     batch_size: int | None = None,
     budget: float = 2e9,
+    together: bool = False,
 ) -> Iterator[Bench]:
-    """The question's batches, each ready for interventions. Cost: two forward passes an example, and one recording."""
-    other = reference(stream, task, ablation, batch_size=batch_size)
-    for question in asked(task, batch_size=batch_size):
+    """The question's batches, each ready for interventions. Cost: two forward passes an example, and one recording.
+
+    Batches are as large as ``budget`` bytes hold, ``together``: the caller
+    holds all batches at once.
+
+    Raises
+    ------
+    InputError
+        The budget does not hold that; said before anything is run.
+    """
+
+    def need(question: Question) -> int:
+        return bench_bytes(stream, question)
+
+    size = fitting(task, need, batch_size=batch_size, budget=budget, together=together)
+    other = reference(stream, task, ablation, batch_size=size)
+    for question in asked(task, batch_size=size):
         yield Bench(stream, question, other, budget=budget)
 
 
@@ -154,7 +170,13 @@ def edge_effects(
             f"metric with the edge cut minus clean metric; cut: {ABLATIONS[ablation]}; "
             "negative: cutting lowers the metric"
         ),
-        provenance={"model": model.name, "backend": model.backend, "method": "exact", "ablation": ablation},
+        provenance={
+            "model": model.name,
+            "backend": model.backend,
+            "d_model": model.d_model,
+            "method": "exact",
+            "ablation": ablation,
+        },
     )
 
 

@@ -41,11 +41,14 @@ def write_eap(graph: Graph, path: str | Path) -> Path:
     scores = np.zeros(layout.n_edges) if graph.scores is None else graph.scores
     chosen = np.ones(layout.n_edges, dtype=bool) if graph.chosen is None else graph.chosen
     touched = {node for edge in np.flatnonzero(chosen) for node in _ends(layout, int(edge))}
+    # the package's own reader asks for the width of the stream, though edges do not depend on it
+    width = {key: graph.provenance[key] for key in ("d_model",) if key in graph.provenance}
     record = {
         "cfg": {
             "n_layers": len(layout.blocks),
             "n_heads": first.n_heads,
             "parallel_attn_mlp": first.parallel,
+            **width,
         },
         "nodes": {node: {"in_graph": node in touched} for node in layout.nodes},
         "edges": {
@@ -86,7 +89,14 @@ def read_eap(path: str | Path) -> Graph:
         raise StoreError(
             f"{path} lacks {int(np.isnan(scores).sum())} edges of its network, the first is {missing}"
         )
-    return Graph(layout=layout, scores=scores, chosen=chosen, method="imported", convention="as in the file")
+    return Graph(
+        layout=layout,
+        scores=scores,
+        chosen=chosen,
+        method="imported",
+        convention="as in the file",
+        provenance={"d_model": int(cfg["d_model"])} if "d_model" in cfg else {},
+    )
 
 
 def write_csv(graph: Graph, path: str | Path) -> Path:
@@ -130,7 +140,8 @@ def write_dot(graph: Graph, path: str | Path) -> Path:
         width = 0.5 + 4 * abs(float(scores[edge])) / (largest or 1.0)
         colour = "#0072B2" if scores[edge] >= 0 else "#D55E00"
         lines.append(
-            f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}"];'
+            f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}" '
+            f'tooltip="{float(scores[edge])!r}"];'
         )
     write_bytes_atomic(path, ("\n".join([*lines, "}"]) + "\n").encode())
     return Path(path)

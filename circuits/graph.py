@@ -74,7 +74,10 @@ class Graph:
         ModelError
             The model's residual stream is no plain sum of what heads and MLPs write.
         """
-        return cls(layout=Layout.of(model.anatomy, gqa=gqa), provenance={"model": model.name})
+        return cls(
+            layout=Layout.of(model.anatomy, gqa=gqa),
+            provenance={"model": model.name, "d_model": model.d_model},
+        )
 
     # -- reading ------------------------------------------------------------------------------------------
 

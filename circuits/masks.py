@@ -143,7 +143,7 @@ def learn_mask(
             f"sparsity={sparsity}, lr={lr} and steps={steps} must be positive (an edge that costs nothing is kept)"
         )
     stream = Stream(model, gqa=gqa)
-    held = list(benches(stream, task, ablation=ablation, batch_size=batch_size, budget=budget))
+    held = list(benches(stream, task, ablation=ablation, batch_size=batch_size, budget=budget, together=True))
     targets = [_Target(bench, measure) for bench in held]
     sampler = GATES[gates]()
     logits, loss = _learned(stream, targets, sampler, sparsity=sparsity, steps=steps, lr=lr, seed=seed)

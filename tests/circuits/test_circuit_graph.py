@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -134,6 +136,50 @@ def test_tables_and_drawings_hold_the_chosen_edges(tmp_path):
     assert write_dot(graph, tmp_path / "g.dot").read_text().count("->") == graph.chosen.sum()
     lines = write_csv(graph, tmp_path / "g.csv").read_text().splitlines()
     assert len(lines) == graph.n_edges + 1
+
+
+def test_every_format_read_back_by_other_means_gives_the_same_edges_and_scores(tmp_path):
+    graph = scored()
+    want = {name: graph.score(name) for name in graph.circuit()}
+    space = "{http://graphml.graphdrawing.org/xmlns}"
+
+    def named(source: str, destination: str, port: str | None) -> str:
+        return f"{source}->{destination}<{port}>" if port else f"{source}->{destination}"
+
+    drawn = {}
+    for edge in ET.parse(write_graphml(graph, tmp_path / "g.graphml")).findall(f".//{space}edge"):
+        facts = {data.get("key"): str(data.text) for data in edge.findall(f"{space}data")}
+        drawn[named(str(edge.get("source")), str(edge.get("target")), facts.get("port"))] = float(
+            facts["score"]
+        )
+    assert drawn == want
+
+    pattern = r'"(.*?)" -> "(.*?)" \[label="(.*?)".* tooltip="(.*?)"'
+    found = re.findall(pattern, write_dot(graph, tmp_path / "g.dot").read_text())
+    assert {named(*ends): float(score) for *ends, score in found} == want
+
+    with write_csv(graph, tmp_path / "g.csv").open() as file:
+        table = {row["edge"]: row for row in csv.DictReader(file)}
+    assert {name: float(row["scores"]) for name, row in table.items()} == {
+        name: graph.score(name) for name in graph.edges
+    }
+    assert {name for name, row in table.items() if row["chosen"] == "True"} == set(want)
+
+    record = json.loads(graph.to_neuronpedia(tmp_path / "n.json").read_text())
+    called = {node["node_id"]: node["clerp"] for node in record["nodes"]}
+    linked = {
+        named(called[link["source"]], called[link["target"]], None if port == "in" else port): score
+        for link in record["links"]
+        for port, score in link["ports"].items()
+    }
+    assert linked == want
+
+
+def test_a_graph_of_a_model_is_written_with_the_width_that_the_published_reader_asks_for(tmp_path):
+    graph = circuits.Graph.from_model(loaded("gpt2", "transformers"))
+    path = graph.to_eap_json(tmp_path / "graph.json")
+    assert json.loads(path.read_text())["cfg"]["d_model"] == 32
+    assert circuits.Graph.from_eap_json(path).provenance["d_model"] == 32
 
 
 def test_pruning_leaves_only_edges_on_paths_from_input_to_logits():
