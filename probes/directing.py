@@ -34,14 +34,18 @@ class ProbeDirection:
 def direction(probe: Any, site: str | Site, *, of: Any = None) -> ProbeDirection:
     """What a fitted linear probe reads at ``site``: its weights for class ``of`` against the others.
 
-    Without ``of`` the second of two classes. For :class:`probes.MassMeanProbe` this is the difference of means.
+    Without ``of`` the second of two classes. For :class:`probes.MassMeanProbe` this is the difference of means. Of a
+    regressor the weights of target ``of``, counted from 0: upwards.
 
     Raises
     ------
     InputError
-        The class is unknown, or there are several and none was named.
+        The class or target is unknown, or there are several and none was named.
     """
-    classes, weights = list(probe.classes_), np.asarray(probe.coef_, dtype=np.float64)
+    weights = np.asarray(probe.coef_, dtype=np.float64)
+    if not hasattr(probe, "classes_"):
+        return _upwards(probe, np.atleast_2d(weights), site, of)
+    classes = list(probe.classes_)
     if of is None and len(classes) > 2:
         raise InputError(
             f"the probe knows {len(classes)} classes; say of which the direction is wanted: {classes[:10]}"
@@ -53,13 +57,30 @@ def direction(probe: Any, site: str | Site, *, of: Any = None) -> ProbeDirection
         vector = weights[0] if chosen == 1 else -weights[0]
     else:
         vector = weights[chosen] - np.delete(weights, chosen, 0).mean(0)
+    return _made(probe, vector, site, classes[chosen])
+
+
+def _upwards(probe: Any, weights: np.ndarray, site: str | Site, of: Any) -> ProbeDirection:
+    if of is None and len(weights) > 1:
+        raise InputError(
+            f"the probe predicts {len(weights)} numbers; say of which the direction is wanted, from 0"
+        )
+    chosen = 0 if of is None else of
+    if chosen not in range(len(weights)):
+        raise InputError(
+            f"the probe knows no target {of!r}; it predicts {len(weights)} numbers, counted from 0"
+        )
+    return _made(probe, weights[chosen], site, chosen)
+
+
+def _made(probe: Any, vector: np.ndarray, site: str | Site, what: Any) -> ProbeDirection:
     if not np.abs(vector).max() > 0:
         raise InputError(f"the probe's weights at {site} are zero: it has no direction")
     return ProbeDirection(
         site=site,
         vector=torch.as_tensor(vector),
         origin=torch.as_tensor(np.asarray(probe.mean_, dtype=np.float64)),
-        name=f"{type(probe).__name__}:{classes[chosen]}",
+        name=f"{type(probe).__name__}:{what}",
     )
 
 

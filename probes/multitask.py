@@ -43,6 +43,8 @@ class MultiTaskProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
         [target, d] and [target] ([d] and a number for one target), in input coordinates.
     weights_
         [target, d] over standardised features, for standardised targets.
+    mean_
+        [d] of the rows.
     n_iter_, converged_
         Steps taken, and whether ``tol`` was reached.
 
@@ -69,7 +71,7 @@ class MultiTaskProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
         centre, size = _standards(targets)
         x, t = (features - mean) / scale, (targets - centre) / size
         weights = self._minimised(x.T @ x / len(x), x.T @ t / len(x))
-        self.weights_ = weights.T
+        self.weights_, self.mean_ = weights.T, mean
         self.coef_ = (weights / scale[:, None] * size).T
         self.intercept_ = centre - self.coef_ @ mean
         if np.ndim(y) == 1:

@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso, MultiTaskLasso
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from interp.errors import InputError
-from probes import MultiTaskProbe, RidgeRegressor, dci
+from probes import MultiTaskProbe, RidgeRegressor, dci, direction
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks themselves provoke warnings on purpose
@@ -87,6 +87,22 @@ def test_features_of_something_else_tell_nothing() -> None:
     found = dci(np.random.default_rng(5).normal(size=(800, 6)), factors())
     assert found.value[2] < 0.02
     assert found.mcc < 0.15
+
+
+def test_a_regressor_is_a_direction_upwards_too() -> None:
+    truth = factors()
+    for probe in (RidgeRegressor(), MultiTaskProbe()):
+        probe.fit(truth, truth[:, [1, 3]])
+        along = direction(probe, "blocks.0.hook_resid_post", of=1)
+        unit = along.vector.numpy() / np.linalg.norm(along.vector.numpy())
+        assert unit[3] > 0.99
+        np.testing.assert_allclose(along.origin.numpy(), truth.mean(0))
+        with pytest.raises(InputError, match="predicts 2 numbers; say of which"):
+            direction(probe, "blocks.0.hook_resid_post")
+        with pytest.raises(InputError, match="knows no target 5"):
+            direction(probe, "blocks.0.hook_resid_post", of=5)
+    single = direction(RidgeRegressor().fit(truth, truth[:, 0]), "blocks.0.hook_resid_post")
+    assert single.vector.numpy().argmax() == 0
 
 
 def test_unusable_factors_are_named() -> None:
