@@ -170,12 +170,16 @@ def planes(name: str, coder: sae.Coder, codes: sae.Codes, held: Any) -> None:
     tell(f"{name}: groups of latents", groups=len(groups), largest=[len(g) for g in groups[:8]])
     for unit in ("day", "month"):
         values = codes.of_texts(held.labels[unit])
-        on = np.flatnonzero(values >= 0)
-        hits = np.asarray((codes.matrix.tocsr()[on] != 0).sum(0)).ravel()
-        special = np.flatnonzero((hits >= 30) & (hits > 0.5 * codes.counts))
+        table = sae.label_latents(codes, {unit: held.labels[unit]}, least=8)
+        special = np.unique(table.latent)  # the best sign of each
         rows, made = sae.written_by(coder, codes, special)
         kept = values[rows] >= 0
-        found = sae.circle_test(made[kept].float(), torch.as_tensor(values[rows][kept]))
+        n = len(language.LABELS[unit])
+        try:
+            found = sae.circle_test(made[kept].float(), torch.as_tensor(values[rows][kept]), n_classes=n)
+        except interp.InputError as why:
+            tell(f"{name}: what {len(special)} latents of {unit}s write", refused=str(why))
+            continue
         tell(f"{name}: what {len(special)} latents of {unit}s write", share=float(found.value),
              chance=float(np.asarray(found.chance)), p=found.p, round=found.roundness, found=found.found)  # fmt: skip
 

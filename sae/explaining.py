@@ -215,6 +215,10 @@ def _fuzzing(codes: Codes, latent: int, text: str, judge: Ask, held: list[_Windo
         wrong = np.zeros(len(on), dtype=bool)
         wrong[rng.permutation(np.flatnonzero(~on))[: on.sum()]] = True
         questions += [(window.marked(), True), (window.marked(wrong.tolist()), False)]
+    if not questions:
+        raise InputError(
+            f"latent {latent} fires on every token of its texts: there are no other tokens to mark"
+        )
     return _judged("fuzzing", _FUZZ, questions, text, judge, latent, seed)
 
 

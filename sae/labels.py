@@ -16,15 +16,13 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.results import Result
+from interp.toys.collection import IGNORE
 from sae.codes import Codes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["IGNORE", "LabelTable", "Ranked", "auroc_table", "half_of", "label_latents"]
-
-IGNORE = -100
-"""The label of a token that has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

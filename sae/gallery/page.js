@@ -90,7 +90,7 @@
       element.id = `r${i}`; element.dataset.latent = i;
       element.setAttribute("role", "option"); element.setAttribute("aria-selected", String(i === current));
       element.style.top = `${at * HEIGHT}px`;
-      element.append(make("span", "n", String(i)), make("span", "w", dead(i) ? "never fires" : labelOf(i) || tokensOf(i).join("  ")), make("span", "d", dead(i) ? "" : `${short(100 * index.density[i])}%`));
+      element.append(make("span", "n", String(i)), make("span", "w", dead(i) ? "never fires" : labelOf(i) || tokensOf(i).join("  ")), make("span", "d", dead(i) ? "" : `${Number((100 * index.density[i]).toPrecision(2))}%`));
       rows.push(element);
     }
     byId("spacer").replaceChildren(...rows);

@@ -258,5 +258,7 @@ def test_too_few_classes_or_rows_are_named() -> None:
         sae.circle_test(rows, classes % 4)
     with pytest.raises(InputError, match="each of 8 needs two"):
         sae.circle_test(rows, classes, n_classes=8)
+    with pytest.raises(InputError, match="there are no rows"):
+        sae.circle_test(torch.ones(0, 3), torch.zeros(0, dtype=torch.long))
     with pytest.raises(InputError, match="all the same"):
         sae.circle_test(torch.ones(70, 3), torch.arange(7).repeat(10))

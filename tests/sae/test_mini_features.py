@@ -12,7 +12,7 @@ import interp
 import sae
 from interp.toys import language
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SITE = "blocks.1.hook_resid_post"
 K = 10
 
@@ -35,11 +35,11 @@ def model() -> interp.Model:
 
 @pytest.fixture(scope="module")
 def held() -> interp.toys.Sample:
-    return interp.toys.embedded("mini").sample(60_000, seed=1)
+    return interp.toys.embedded("mini").sample(20_000, seed=1)
 
 
 def trained(model: interp.Model) -> sae.Coder:
-    tokens = interp.toys.embedded("mini").sample(120_000).tokens
+    tokens = interp.toys.embedded("mini").sample(60_000).tokens
     rows = model.capture(tokens, SITE, batch_size=64).rows(SITE)
     return sae.train(rows, sae.TrainConfig(d_sae=512, k=K, steps=500, batch_size=512)).coder
 
