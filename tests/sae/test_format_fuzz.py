@@ -28,7 +28,7 @@ from tests.sae import producers
 
 Folder = dict[str, bytes]
 X = producers.rows(torch.float32)
-FEW = settings(derandomize=True, max_examples=100, deadline=None, database=None)
+FEW = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 MANY = settings(derandomize=True, max_examples=4000, deadline=None, database=None)
 
 
