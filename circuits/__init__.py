@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = attach(
         "FeatureGraph": "features.graph",
         "Graph": "graph",
         "Layout": "layout",
+        "Neurons": "features.neurons",
         "NodeScores": "nodes",
         "PatchResult": "effects",
         "PathEffect": "paths",

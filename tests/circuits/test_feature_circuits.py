@@ -181,6 +181,27 @@ def test_a_transcoder_stands_for_its_module(asked) -> None:
         assert value == pytest.approx(float(expected.mean()), abs=1e-10)
 
 
+def test_neurons_are_nodes_with_measured_edges_and_no_error(asked) -> None:
+    model, task = asked
+    sites = ["blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"]
+    found = circuits.feature_circuit(
+        model, task, {site: circuits.Neurons() for site in sites}, n_nodes=10, n_edges=40
+    )
+    assert not any(node.endswith("error") for node in found.nodes)
+    clean = model.capture(task.clean, sites)
+    other = model.capture(task.corrupted, sites)
+    base = task.metric(model.logits(task.clean))
+    u, v = next((u, v) for u, v in found.edges if v.startswith(sites[1]))
+    i, j = (int(node.rpartition(".f")[2]) for node in (u, v))
+    put = clean[sites[0]].clone()
+    put[..., i] = other[sites[0]][..., i]
+    there = model.capture(task.clean, sites[1], edits=[replace(sites[0], put)])[sites[1]]
+    after = clean[sites[1]].clone()
+    after[..., j] = there[..., j]
+    expected = float((task.metric(model.logits(task.clean, edits=[replace(sites[1], after)])) - base).mean())
+    assert found.edge_effect[found.edges.index((u, v))] == pytest.approx(expected, abs=1e-10)
+
+
 def test_groups_add_their_edges_and_the_export_has_no_dangling_links(asked, tmp_path) -> None:
     model, task = asked
     dictionaries = {FIRST: Rotated(16, keep=6, seed=1), SECOND: Rotated(16, keep=7, seed=2)}
