@@ -5,8 +5,8 @@
 
 Rows are sparse sums of unit directions with power-law rates, a mean and noise; rows not trained on are scored.
 ``mmcs``: mean over true directions of the best cosine in the dictionary; ``found``: share above 0.9. The defaults were
-chosen at mean L0 8 of the first job; ``--mean-l0 16`` and ``--long`` are jobs that they were not chosen on. Control:
-Gaussian rows of the same covariance, in which no direction is to be found. JSON lines.
+chosen at mean L0 8 of the first job, with a look at ``--mean-l0 16``; ``--long`` is a job they were not chosen on.
+Control: Gaussian rows of the same covariance, in which no direction is to be found. JSON lines.
 """
 
 from __future__ import annotations
