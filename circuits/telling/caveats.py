@@ -29,11 +29,11 @@ def _faithful(found: Mapping[str, Any]) -> Iterator[str]:
         )
     if control is not None:
         size = found["smallest"]["0.9"]
-        at = found["sizes"].index(size) if size is not None else None
+        at = next((i for i, k in enumerate(found["sizes"]) if size is not None and k >= size), None)
         if at is not None and at < len(values) - 1 and control[at] > 0.5 * values[at]:
             yield (
-                f"Random circuits of {size} edges keep {control[at]:.0%} as well: being faithful at that size says "
-                "little about which edges matter."
+                f"Random circuits of {found['sizes'][at]} edges keep {control[at]:.0%} as well: being faithful at that "
+                "size says little about which edges matter."
             )
 
 

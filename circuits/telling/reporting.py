@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from circuits.evaluation import Faithfulness, evaluate
 from circuits.exact import edge_effects
 from circuits.exchange import write_csv
 from circuits.graph import Graph
+from circuits.shrinking import shrink
 from circuits.telling.page import render
 from circuits.telling.record import record
 from circuits.telling.text import markdown
@@ -66,8 +65,8 @@ def report(  # one parameter over seven: what is told, and how much of it is mea
     model, task
         The model, and the :class:`interp.tasks.Task` that the graph was scored on.
     graph
-        With scores. Where no circuit is chosen yet, the smallest with a faithfulness of ``least`` is, else (if there
-        is none) the one of the largest faithfulness.
+        With scores. Where no circuit is chosen yet, :func:`circuits.shrink` chooses the smallest with a faithfulness
+        of ``least``.
     out
         The page's path.
     faithfulness
@@ -99,9 +98,7 @@ def report(  # one parameter over seven: what is told, and how much of it is mea
         page = page / "report.html"
     found = faithfulness or evaluate(model, graph, task, seed=seed)
     if graph.chosen is None:
-        size = found.smallest(least)
-        values = np.asarray(found.value)
-        graph = graph.top(int(found.sizes[int(values.argmax())]) if size is None else size)
+        graph = shrink(model, graph, task, least=least)
     if graph.exact is None and check and graph.method != "exact":
         graph = edge_effects(model, task, edges=graph.order()[:check], graph=graph)
     made = record(
