@@ -182,7 +182,7 @@
     const frame = make("div");
     const paint = () => {
       const i = +choice.value, t = R.attention.tokens[i], words = R.prompts[R.attention.rows[i]].clean, cell = 14, left = 74;
-      const svg = make("svg", { class: "pattern", viewBox: `0 0 ${left + cell * t + 4} ${cell * t + 64}`, role: "img", "aria-label": `Attention of ${name}` });
+      const svg = make("svg", { class: "pattern", viewBox: `0 0 ${left + cell * t + 40} ${cell * t + 72}`, role: "img", "aria-label": `Attention of ${name}` });
       for (let q = 0, at = 0; q < t; q++) {
         for (let k = 0; k <= q; k++, at++) {
           const value = held[i][at] / 99;
