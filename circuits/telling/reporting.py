@@ -96,11 +96,12 @@ def report(  # one parameter over seven: what is told, and how much of it is mea
     page = Path(out)
     if page.suffix not in (".html", ".htm"):
         page = page / "report.html"
-    found = faithfulness or evaluate(model, graph, task, seed=seed)
+    ablation = graph.provenance.get("ablation", "corrupted")  # what the scores cut is what is cut here
+    found = faithfulness or evaluate(model, graph, task, seed=seed, ablation=ablation)
     if graph.chosen is None:
-        graph = shrink(model, graph, task, least=least)
+        graph = shrink(model, graph, task, least=least, ablation=ablation)
     if graph.exact is None and check and graph.method != "exact":
-        graph = edge_effects(model, task, edges=graph.order()[:check], graph=graph)
+        graph = edge_effects(model, task, edges=graph.order()[:check], graph=graph, ablation=ablation)
     made = record(
         model, task, graph, found, title=title, seed=seed,
         provenance=provenance(model, seed=seed, command=command),

@@ -35,7 +35,7 @@ def verify(
 
         interp verify circuit-report/report.json
     """
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json":
         ok, said = _verifier(path).verify(path, model=model)
         typer.echo(said, err=not ok)
         if not ok:

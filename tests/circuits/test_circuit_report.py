@@ -88,6 +88,18 @@ def test_a_fresh_report_is_verified(made, capsys) -> None:
     assert capsys.readouterr().out.startswith("VERIFIED product in group:C59")
 
 
+def test_a_report_cuts_what_its_scores_cut(asked, tmp_path) -> None:
+    model, task = asked
+    graph = circuits.attribute(model, task, method="eap", ablation="mean")
+    made = circuits.report(model, task, graph, out=tmp_path / "r.html", check=5)
+    assert made.faithfulness.ablation == "mean"
+    at = np.flatnonzero(np.isfinite(made.graph.exact))
+    exact = circuits.edge_effects(model, task, edges=at, ablation="mean").exact
+    np.testing.assert_allclose(made.graph.exact[at], exact[at], atol=1e-9)
+    found = circuits.verify(made.json)
+    assert found.ok, str(found)
+
+
 def test_other_weights_are_named(asked, record) -> None:
     model, _ = asked
     other = copy.deepcopy(model.module)
