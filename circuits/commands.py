@@ -6,13 +6,25 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from circuits.options import (
+    AsJson,
+    Check,
+    Device,
+    Grouping,
+    Least,
+    Method,
+    Pairs,
+    Seed,
+    Split,
+    Steps,
+    question,
+)
 from circuits.telling.commands import differ, tell
 
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "ifr", "exact"]
 _TASK = (
     "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a file of pairs, or 'planted'."
 )
@@ -32,19 +44,17 @@ def find(  # noqa: PLR0913  (one option each)
     task: Annotated[str, typer.Argument(help=_TASK)],
     model: Annotated[str, typer.Option(help=_MODEL)] = "mini",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit"),
-    method: Annotated[Method, typer.Option(help="How edges are scored.")] = "eap-ig",
-    steps: Annotated[int, typer.Option(min=1, help="Points of the eap-ig methods.")] = 5,
-    n: Annotated[int, typer.Option(min=2, help="Pairs of prompts of a named task.")] = 64,
-    split: Annotated[str, typer.Option(help="Of a named task: train or heldout.")] = "heldout",
+    method: Method = "eap-ig",
+    steps: Steps = 5,
+    n: Pairs = 64,
+    split: Split = "heldout",
     ablation: Annotated[str, typer.Option(help="What cut edges carry: corrupted, zero, mean.")] = "corrupted",
-    least: Annotated[float, typer.Option(help="The faithfulness that the circuit must reach.")] = 0.9,
-    check: Annotated[int, typer.Option(min=0, help="Largest edges to measure exactly.")] = 50,
-    gqa: Annotated[str, typer.Option(help="ungrouped or grouped keys and values.")] = "ungrouped",
-    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    least: Least = 0.9,
+    check: Check = 50,
+    gqa: Grouping = "ungrouped",
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Score every edge, choose the smallest circuit that is faithful enough, check the scores, and write it all.
 
@@ -83,30 +93,6 @@ def find(  # noqa: PLR0913  (one option each)
         return
     typer.echo(_sentence(record))
     typer.echo(str(out / "circuit.json"))
-
-
-def question(task: str, model: str, *, device: str, n: int, split: str, seed: int) -> tuple[Any, Any]:
-    """The model, and what is asked of it: a named task, a file of pairs, planted trials, or a network's own task."""
-    from interp import load, tasks
-    from interp.errors import InputError
-    from interp.toys import embedded, names, planted
-
-    if task == "planted" or model.startswith("planted:"):
-        if task != "planted" or not model.startswith("planted:"):
-            raise InputError(
-                "planted circuits have prompts of their own: interp circuit find planted --model planted:two-hop"
-            )
-        circuit = planted(model.removeprefix("planted:"))
-        return load(model, device=device), circuit.task(n, seed=seed)
-    loaded = load(model, device=device)
-    if task == "own":
-        own = embedded(model).task(n, seed=seed) if model in names() else None
-        if own is None:
-            raise InputError(f"{model!r} is no embedded network with a task of its own: name a task")
-        return loaded, own
-    if Path(task).suffix:
-        return loaded, tasks.read(task, model=loaded)
-    return loaded, tasks.load(task, model=loaded, n=n, split=split, seed=seed)  # type: ignore[arg-type]
 
 
 def _record(graph: Any, faithfulness: Any, chosen: Any, question: Any) -> dict[str, Any]:

@@ -111,9 +111,10 @@ def token_flow(
     each = max(1, rows // len(question))
     for i, layer in enumerate(layers):
         moves = [(t, s) for t in targets for s in range(t + 1 if model.causal else n_pos) if (t, s) != (0, 0)]
+        held = _held(model, question, layer) if how == "value" else None
         for start in range(0, len(moves), each):
             part = moves[start : start + each]
-            change = _changed(model, question, layer, part, how) - base
+            change = _changed(model, question, layer, part, held) - base
             for (t, s), one in zip(part, change, strict=True):
                 value[i, t, s] = float(one.mean())
                 spread[i, t, s] = float(one.std() / len(one) ** 0.5) if len(one) > 1 else np.nan
@@ -151,15 +152,21 @@ def _metric(question: Question, logits: Tensor, n: int) -> Tensor:
     return torch.stack([scored(question.metric, one) for one in logits.unflatten(0, (n, -1))]).cpu()
 
 
-def _changed(model: Any, question: Question, layer: int, moves: list[tuple[int, int]], how: How) -> Tensor:
+def _changed(
+    model: Any,
+    question: Question,
+    layer: int,
+    moves: list[tuple[int, int]],
+    held: tuple[Tensor, Tensor] | None,
+) -> Tensor:
     """The metric [move, example] with one move of a layer's attention changed in each copy of the prompts."""
     clean, n = question.clean, len(moves)
     tiled = clean.select(torch.arange(len(clean)).repeat(n))
     site = f"blocks.{layer}.attn.hook_pattern"
-    if how == "knockout":
+    if held is None:
         change = edits.edit(site, lambda pattern: _forbidden(pattern, moves))
     else:
-        delta = _delta(model, question, layer, moves)
+        delta = _delta(*held, moves)
         change = edits.edit(f"blocks.{layer}.attn.hook_z", lambda z: z + delta.to(z))
     return _metric(question, model.logits(tiled, edits=[change]), n)
 
@@ -175,15 +182,19 @@ def _forbidden(pattern: Tensor, moves: list[tuple[int, int]]) -> Tensor:
     return pattern
 
 
-def _delta(model: Any, question: Question, layer: int, moves: list[tuple[int, int]]) -> Tensor:
-    """What is added to z [move x example, pos, head, d_head]: attention times the values' difference."""
+def _held(model: Any, question: Question, layer: int) -> tuple[Tensor, Tensor]:
+    """A layer's clean attention [example, head, query, key] and its values' change [example, pos, head, d_head]."""
     names = [f"blocks.{layer}.attn.hook_{kind}" for kind in ("pattern", "v")]
-    held = model.capture(question.clean, names)
-    pattern, value = held[names[0]], held[names[1]]
-    gap = model.capture(question.corrupted, names[1])[names[1]] - value  # [example, pos, head, d_head]
+    clean = model.capture(question.clean, names)
+    pattern, value = clean[names[0]], clean[names[1]]
+    gap = model.capture(question.corrupted, names[1])[names[1]] - value
     if gap.ndim != 4 or pattern.ndim != 4 or pattern.shape[1] % gap.shape[2]:
         raise ModelError(f"{model.name} gives no values by head at {names[1]}")
-    gap = gap.repeat_interleave(pattern.shape[1] // gap.shape[2], dim=2)
+    return pattern, gap.repeat_interleave(pattern.shape[1] // gap.shape[2], dim=2)
+
+
+def _delta(pattern: Tensor, gap: Tensor, moves: list[tuple[int, int]]) -> Tensor:
+    """What is added to z [move x example, pos, head, d_head]: attention times the values' difference."""
     out = gap.new_zeros(len(moves), *gap.shape)
     for i, (t, s) in enumerate(moves):
         out[i, :, t] = pattern[:, :, t, s, None] * gap[:, s]

@@ -10,6 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
+from circuits.options import (
+    AsJson,
+    Check,
+    Device,
+    Grouping,
+    Least,
+    Method,
+    Pairs,
+    Seed,
+    Split,
+    Steps,
+    question,
+)
+
 __all__ = ["CircuitVerifier", "differ", "tell"]
 
 LISTED = 20
@@ -24,18 +38,16 @@ def tell(  # noqa: PLR0913  (one option each)
     graph: Annotated[
         Path | None, typer.Option(help="A graph.safetensors that `circuit find` wrote for the same prompts.")
     ] = None,
-    method: Annotated[str, typer.Option(help="How edges are scored.")] = "eap-ig",
-    steps: Annotated[int, typer.Option(min=1, help="Points of the eap-ig methods.")] = 5,
-    n: Annotated[int, typer.Option(min=2, help="Pairs of prompts of a named task.")] = 64,
-    split: Annotated[str, typer.Option(help="Of a named task: train or heldout.")] = "heldout",
-    least: Annotated[float, typer.Option(help="The faithfulness that the circuit must reach.")] = 0.9,
-    check: Annotated[int, typer.Option(min=0, help="Largest edges to measure exactly.")] = 50,
-    gqa: Annotated[str, typer.Option(help="ungrouped or grouped keys and values.")] = "ungrouped",
-    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    method: Method = "eap-ig",
+    steps: Steps = 5,
+    n: Pairs = 64,
+    split: Split = "heldout",
+    least: Least = 0.9,
+    check: Check = 50,
+    gqa: Grouping = "ungrouped",
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Find a circuit, measure it, and tell it: one page that opens anywhere, and the same as files.
 
@@ -48,7 +60,6 @@ def tell(  # noqa: PLR0913  (one option each)
         interp circuit report own --model group:C59 --out c59-report
     """
     import circuits
-    from circuits.commands import question
 
     loaded, asked = question(task, model, device=device, n=n, split=split, seed=seed)
     scored = (
@@ -71,9 +82,7 @@ def tell(  # noqa: PLR0913  (one option each)
 def differ(
     first: Annotated[Path, typer.Argument(help="A report.json, or a graph.safetensors.")],
     second: Annotated[Path, typer.Argument(help="Another one, of a network of the same shape.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two circuits: edges lost and gained, and how far their scores agree.
 
