@@ -90,11 +90,7 @@ class Faithfulness(Result):
 
     def smallest(self, least: float = 0.9) -> int | None:
         """The fewest edges (of the sizes tried) from which on every larger circuit has faithfulness >= ``least``."""
-        good = np.asarray(self.value) >= least
-        if not good[-1]:
-            return None
-        first = len(good) - int(np.argmin(good[::-1])) if not good.all() else 0
-        return int(self.sizes[first])
+        return fewest(self.sizes, np.asarray(self.value), least)
 
 
 def evaluate(
@@ -167,10 +163,7 @@ def evaluate(
     m = len(sizes)
     patched, removed, random, empty = scores[:m], scores[m : 2 * m], scores[2 * m : -1], scores[-1]
     value = _shares(patched, clean, empty)
-    weights = rng.multinomial(len(clean), np.full(len(clean), 1 / len(clean)), size=n_draws) / len(clean)
-    bottom = weights @ (clean - empty)
-    usable = np.abs(bottom) > 1e-9 * np.abs(clean - empty).mean()
-    shares = (weights[usable] @ (patched - empty).T) / bottom[usable, None]
+    shares = drawn_shares(patched, clean, empty, n_draws=n_draws, rng=rng)
     return Faithfulness(
         name="faithfulness",
         value=value,
@@ -271,6 +264,25 @@ def _measured(
         clean.append(bench.ends().cpu().numpy())
         scores.append(bench.cut_sets(cut).cpu().numpy())
     return np.concatenate(clean), np.concatenate(scores, axis=1)
+
+
+def fewest(sizes: np.ndarray, value: np.ndarray, least: float) -> int | None:
+    """The first size from which on every larger one has at least ``least``; None if the last has not."""
+    good = value >= least
+    if not good[-1]:
+        return None
+    return int(sizes[len(good) - int(np.argmin(good[::-1])) if not good.all() else 0])
+
+
+def drawn_shares(
+    patched: np.ndarray, clean: np.ndarray, empty: np.ndarray, *, n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[draw size] the shares of bootstrap samples of the examples, those without a gap left out."""
+    n = len(clean)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_draws) / n
+    bottom = weights @ (clean - empty)
+    usable = np.abs(bottom) > 1e-9 * np.abs(clean - empty).mean()
+    return (weights[usable] @ (patched - empty).T) / bottom[usable, None]
 
 
 def _shares(patched: np.ndarray, clean: np.ndarray, empty: np.ndarray) -> np.ndarray:

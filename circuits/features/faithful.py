@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.evaluation import drawn_shares, fewest
 from circuits.features.finding import Bench, bench_of
 from circuits.features.graph import FeatureGraph
 from circuits.features.splicing import shifted
@@ -36,10 +37,7 @@ class FeatureFaithfulness(Result):
 
     def smallest(self, least: float = 0.9) -> int | None:
         """The fewest nodes (of the sizes tried) from which on every larger circuit has faithfulness >= ``least``."""
-        good = np.asarray(self.value) >= least
-        if not good[-1]:
-            return None
-        return int(self.sizes[len(good) - int(np.argmin(good[::-1])) if not good.all() else 0])
+        return fewest(self.sizes, np.asarray(self.value), least)
 
 
 @torch.no_grad()
@@ -101,8 +99,9 @@ def feature_faithfulness(
         )
     share = ((chosen.mean(1) - empty.mean()) / gap).numpy()
     n = len(clean)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws) / n
-    shares = (weights @ (chosen - empty).numpy().T) / (weights @ (clean - empty).numpy())[:, None]
+    shares = drawn_shares(
+        chosen.numpy(), clean.numpy(), empty.numpy(), n_draws=n_draws, rng=np.random.default_rng(seed)
+    )
     control = np.array([float((one.mean() - empty.mean()) / gap) for one in drawn]).reshape(
         n_random, len(sizes)
     )
