@@ -19,7 +19,7 @@ from circuits.stream import Stream
 from interp.errors import InputError
 from interp.results import Result
 
-__all__ = ["GRID", "Faithfulness", "evaluate", "minimality"]
+__all__ = ["GRID", "Faithfulness", "drawn_shares", "evaluate", "fewest", "minimality"]
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Fractions of all edges at which MIB evaluates."""
