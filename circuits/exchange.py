@@ -5,9 +5,6 @@ Texts come from models and files, so every one is escaped for the format it goes
 
 from __future__ import annotations
 
-import csv
-import io
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ import numpy as np
 
 from circuits.layout import Layout
 from interp.errors import InputError, StoreError
+from interp.escaping import csv_text, dot, xml
 from interp.runs.files import read_json, write_bytes_atomic, write_json_atomic
 
 if TYPE_CHECKING:
@@ -100,13 +98,8 @@ def read_eap(path: str | Path) -> Graph:
 
 
 def write_csv(graph: Graph, path: str | Path) -> Path:
-    """A line per edge. Cells that a spreadsheet would take for formulas cannot occur: names are the toolkit's own."""
-    text = io.StringIO()
-    frame = graph.to_frame()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(frame.columns)
-    writer.writerows(frame.itertuples(index=False))
-    write_bytes_atomic(path, text.getvalue().encode())
+    """A line per edge."""
+    write_bytes_atomic(path, csv_text(graph.to_frame()).encode())
     return Path(path)
 
 
@@ -114,12 +107,12 @@ def write_graphml(graph: Graph, path: str | Path) -> Path:
     """GraphML (networkx, Gephi, Cytoscape): the chosen edges, or all; scores and ports as attributes."""
     kinds = {"score": "double", "exact": "double", "port": "string"}
     keys = "".join(f'<key id="{k}" for="edge" attr.name="{k}" attr.type="{t}"/>' for k, t in kinds.items())
-    nodes = "".join(f'<node id="{escape(node)}"/>' for node in _touched(graph))
+    nodes = "".join(f'<node id="{xml(node)}"/>' for node in _touched(graph))
     rows = []
     for edge in _kept(graph):
         source, destination = _ends(graph.layout, edge)
-        data = "".join(f'<data key="{k}">{v}</data>' for k, v in _facts(graph, edge).items())
-        ends = f'source="{escape(source)}" target="{escape(destination)}"'
+        data = "".join(f'<data key="{k}">{xml(v)}</data>' for k, v in _facts(graph, edge).items())
+        ends = f'source="{xml(source)}" target="{xml(destination)}"'
         rows.append(f'<edge id="e{edge}" {ends}>{data}</edge>')
     body = f'{keys}<graph edgedefault="directed">{nodes}{"".join(rows)}</graph>'
     text = f'<?xml version="1.0" encoding="UTF-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">{body}</graphml>'
@@ -133,14 +126,14 @@ def write_dot(graph: Graph, path: str | Path) -> Path:
     scores = np.ones(graph.n_edges) if graph.scores is None else graph.scores
     largest = float(np.abs(scores[kept]).max()) if len(kept) else 1.0
     lines = ["digraph circuit {", "  rankdir=BT;", '  node [shape=box fontname="sans-serif"];']
-    lines += [f'  "{node}";' for node in _touched(graph)]
+    lines += [f'  "{dot(node)}";' for node in _touched(graph)]
     for edge in kept:
         source, destination = _ends(graph.layout, edge)
         port = _facts(graph, edge).get("port", "")
         width = 0.5 + 4 * abs(float(scores[edge])) / (largest or 1.0)
         colour = "#0072B2" if scores[edge] >= 0 else "#D55E00"
         lines.append(
-            f'  "{source}" -> "{destination}" [label="{port}" penwidth={width:.3g} color="{colour}" '
+            f'  "{dot(source)}" -> "{dot(destination)}" [label="{dot(port)}" penwidth={width:.3g} color="{colour}" '
             f'tooltip="{float(scores[edge])!r}"];'
         )
     write_bytes_atomic(path, ("\n".join([*lines, "}"]) + "\n").encode())

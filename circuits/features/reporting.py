@@ -12,6 +12,8 @@ from circuits.features.graph import LOGITS, FeatureGraph
 from circuits.telling.page import render
 from circuits.telling.record import FEATURES, metric_record, prompts_record, sealed
 from interp.errors import InputError
+from interp.escaping import csv_text
+from interp.pages import document
 from interp.report.content import plain
 from interp.runs.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from interp.runs.provenance import provenance
@@ -60,8 +62,8 @@ def feature_report(
     ensure_folder(page.parent)
     twin = page.with_suffix(".json")
     write_json_atomic(twin, record)
-    write_bytes_atomic(page.with_suffix(".edges.csv"), graph.to_edges().to_csv(index=False).encode())
-    write_bytes_atomic(page, render(record, twin=twin.name).encode("utf-8", errors="replace"))
+    write_bytes_atomic(page.with_suffix(".edges.csv"), csv_text(graph.to_edges()).encode())
+    document.write(page, render(record, twin=twin.name))
     return page
 
 

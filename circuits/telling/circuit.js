@@ -1,4 +1,3 @@
-"use strict";
 // Draws a circuit from the JSON block of the page. No request is made; whatever came from a model or a text reaches
 // the document as text only.
 (() => {
@@ -8,18 +7,7 @@
   const R = JSON.parse(byId("record").textContent);
   const G = R.graph;
 
-  const make = (tag, attributes = {}, ...children) => {
-    const svg = /^(svg|g|path|rect|text|line|circle|title|polygon)$/.test(tag);
-    const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  };
-  const number = (value, digits = 3) => {
-    if (value === null || value === undefined) return "\u2013";
-    const text = Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(digits - 1) : Number(value.toPrecision(digits)).toString();
-    return text.replace("-", "\u2212");
-  };
+  const make = Page.element, number = Page.number;
 
   // -- edges, in the order of every array ---------------------------------------------------------------
   const n = G.scores.length;
@@ -288,7 +276,7 @@
     });
   };
 
-  const tint = (value, most) => `color-mix(in srgb, var(${value < 0 ? "--minus" : "--plus"}) ${Math.round(78 * Math.sqrt(Math.abs(value) / (most || 1)))}%, transparent)`;
+  const tint = (value, most) => Page.tint(Math.sign(value) * Math.sqrt(Math.abs(value) / (most || 1)));
   const parts = () => {
     const order = [...R.nodes.names.keys()].sort((a, b) => Math.abs(R.nodes.scores[b]) - Math.abs(R.nodes.scores[a]));
     const held = R.nodes.positions, peak = held ? Math.max(...held.flat().map(Math.abs)) : 1;

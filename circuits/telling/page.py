@@ -7,14 +7,13 @@ its one script, allowed by hash, draws from that and writes texts as text only. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 from circuits.telling.record import FEATURES, SCHEMA
 from circuits.telling.text import edge_names
 from interp.errors import InputError
+from interp.pages import document
 from interp.report.content import plain
-from interp.report.page import csp_hash, script_json
 
 __all__ = ["render"]
 
@@ -31,29 +30,16 @@ def render(record: Mapping[str, Any], *, twin: str = "") -> str:
     InputError
         ``record`` is not of this schema.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     if record.get("schema") not in (SCHEMA, FEATURES):
         raise InputError(f"expected a circuit report of schema {SCHEMA!r}, got {record.get('schema')!r}")
-    environment = Environment(
-        loader=PackageLoader("circuits.telling", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["json"] = script_json
-    environment.filters["flat"] = _flat
-    own = resources.files("circuits.telling")
-    script = (own / "circuit.js").read_text("utf-8")
-    style = (resources.files("interp.report") / "style.css").read_text("utf-8")
-    return environment.get_template("circuit.html.j2").render(
+    return document.render(
+        "circuits.telling",
+        "circuit.html.j2",
+        styles=("circuit.css",),
+        scripts=("circuit.js",),
         record=record,
         drawn=_drawn(record),
         largest=_largest(record["graph"]),
-        style=style + (own / "circuit.css").read_text("utf-8"),
-        script=script,
-        script_src=f"'{csp_hash(script)}'",
         twin=twin,
     )
 
@@ -77,9 +63,3 @@ def _largest(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for edge in ranked
     ]
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [row for key, item in value.items() for row in _flat(item, f"{prefix}{key}.")]
-    return [(prefix.removesuffix("."), value)]

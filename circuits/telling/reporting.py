@@ -15,6 +15,7 @@ from circuits.telling.page import render
 from circuits.telling.record import record
 from circuits.telling.text import markdown
 from interp.errors import InputError
+from interp.pages import document
 from interp.runs.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from interp.runs.provenance import provenance
 
@@ -33,10 +34,7 @@ class CircuitReport:
 
     def _repr_html_(self) -> str:
         """The page itself, shut into a frame of a notebook: it cannot reach the notebook or the network."""
-        from html import escape
-
-        page = escape(self.html.read_text("utf-8"), quote=True)
-        return f'<iframe sandbox="allow-scripts" srcdoc="{page}" width="100%" height="900" style="border:0"></iframe>'
+        return document.frame(self.html.read_text("utf-8"), height=900, title=self.record["title"])
 
     def __repr__(self) -> str:
         return f"CircuitReport({self.record['title']!r}, {str(self.html)!r})"
@@ -112,5 +110,5 @@ def report(  # one parameter over seven: what is told, and how much of it is mea
     write_csv(graph, page.with_suffix(".edges.csv"))
     write_bytes_atomic(page.with_suffix(".md"), markdown(made).encode())
     write_json_atomic(twin, made)
-    write_bytes_atomic(page, render(made, twin=twin.name).encode("utf-8", errors="replace"))
+    document.write(page, render(made, twin=twin.name))
     return CircuitReport(html=page, json=twin, record=made, graph=graph, faithfulness=found)

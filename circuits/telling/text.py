@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["markdown", "safe"]
+from interp.escaping import code
+from interp.escaping import markdown as safe
+
+__all__ = ["edge_names", "markdown"]
 
 LONGEST = 40
 """Edges listed."""
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-
-
-def safe(text: Any) -> str:
-    """A token as Markdown text: markup escaped, controls, line ends and direction marks shown by their number."""
-    shown = _CONTROL.sub(lambda m: f"\N{REPLACEMENT CHARACTER}{ord(m.group()):x}", str(text))
-    return _MARKUP.sub(r"\\\1", shown)
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -72,7 +66,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "",
         "## Provenance",
         "",
-        *(f"- {name}: `{value}`" for name, value in _facts(record["provenance"])),
+        *(f"- {safe(name)}: {code(value)}" for name, value in _facts(record["provenance"])),
         "",
     ]
     return "\n".join(lines)
@@ -120,7 +114,7 @@ def _edges(graph: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for edge in ranked[:LONGEST]:
         spread = graph["stderr"]
         yield (
-            f"`{names[edge]}`", f"{graph['scores'][edge]:.4g}",
+            code(names[edge]), f"{graph['scores'][edge]:.4g}",
             "" if spread is None else f"{spread[edge]:.2g}",
             f"{exact[edge]:.4g}" if edge in exact else "",
         )  # fmt: skip
@@ -131,4 +125,4 @@ def _facts(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
         if isinstance(item, Mapping):
             yield from _facts(item, f"{prefix}{key}.")
         elif item is not None:
-            yield f"{prefix}{key}", _CONTROL.sub(" ", str(item)).replace("`", "'")
+            yield f"{prefix}{key}", str(item)

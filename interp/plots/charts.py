@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from interp.errors import InputError
+from interp.escaping import figure_text
 from interp.plots.theme import DIVERGING, GREY, PALETTE, SEQUENTIAL, band, short, styled
 
 __all__ = ["Series", "bars", "heatmap", "lines"]
@@ -61,13 +62,13 @@ def heatmap(
         ]
     if hover is not None:
         extra = [
-            [f"{e} {_plain(h)}" for e, h in zip(es, hs, strict=True)]
+            [f"{e} {figure_text(h)}" for e, h in zip(es, hs, strict=True)]
             for es, hs in zip(extra, hover, strict=True)
         ]
     trace = go.Heatmap(
         z=z,
-        x=[_plain(short(c)) for c in columns],
-        y=[_plain(short(r)) for r in rows],
+        x=[figure_text(short(c)) for c in columns],
+        y=[figure_text(short(r)) for r in rows],
         zmin=low,
         zmax=high,
         colorscale=DIVERGING if diverging else SEQUENTIAL,
@@ -92,7 +93,7 @@ def lines(
 ) -> go.Figure:
     """Curves over the same ``x`` (numbers, or names such as sites), each with its band."""
     named = len(x) > 0 and isinstance(x[0], str)
-    ticks = [_plain(short(str(v))) for v in x] if named else list(x)
+    ticks = [figure_text(short(str(v))) for v in x] if named else list(x)
     figure, colours = go.Figure(), iter(PALETTE * (len(series) // len(PALETTE) + 1))
     for one in series:
         colour = GREY if one.baseline else next(colours)
@@ -106,7 +107,7 @@ def lines(
                     line={"width": 0},
                     hoverinfo="skip",
                     showlegend=False,
-                    name=_plain(one.name),
+                    name=figure_text(one.name),
                 )
             )
         figure.add_trace(
@@ -114,13 +115,13 @@ def lines(
                 x=ticks,
                 y=np.asarray(one.y, dtype=float),
                 mode="lines" if one.baseline or len(ticks) > 60 else "lines+markers",
-                name=_plain(one.name),
+                name=figure_text(one.name),
                 line={
                     "color": colour,
                     "width": 1.5 if one.baseline else 2.2,
                     "dash": "dash" if one.baseline else None,
                 },
-                hovertemplate="%{x}<br>%{y:.4g}<extra>" + _plain(one.name) + "</extra>",
+                hovertemplate="%{x}<br>%{y:.4g}<extra>" + figure_text(one.name) + "</extra>",
             )
         )
     styled(figure, title=title, x_title=x_title, y_title=y_title)
@@ -147,7 +148,7 @@ def bars(
     The last ``muted`` bars are grey: what the others are compared with.
     """
     values = np.asarray(values, dtype=float)
-    names = [_plain(short(str(name))) for name in labels]
+    names = [figure_text(short(str(name))) for name in labels]
     figure, split = go.Figure(), len(values) - muted
     for part, colour in ((slice(0, split), PALETTE[0]), (slice(split, None), GREY)):
         # a trace of their own for the grey ones: plotly draws a whisker of nought where an end is missing
@@ -167,7 +168,7 @@ def bars(
     styled(figure, title=title, x_title=x_title, y_title=y_title).update_xaxes(type="category")
     if baseline is not None:
         figure.add_hline(
-            y=baseline, line={"dash": "dash", "color": GREY}, annotation_text=_plain(baseline_name)
+            y=baseline, line={"dash": "dash", "color": GREY}, annotation_text=figure_text(baseline_name)
         )
     return figure
 
@@ -191,8 +192,3 @@ def _limits(z: np.ndarray, diverging: bool) -> tuple[float, float]:
         reach = float(np.abs(finite).max()) or 1.0
         return -reach, reach
     return float(finite.min()), float(finite.max())
-
-
-def _plain(text: str) -> str:
-    """Plotly reads a small set of HTML tags in text; tokens and names are data."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

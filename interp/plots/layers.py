@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from interp.errors import InputError
-from interp.plots.charts import Numbers, Series, _plain, heatmap, lines
+from interp.escaping import figure_text
+from interp.plots.charts import Numbers, Series, heatmap, lines
 from interp.plots.theme import GREY, PALETTE, band, short, styled
 
 __all__ = ["lens_grid", "phases", "profile", "spectrum"]
@@ -47,7 +48,7 @@ def spectrum(
         rank = np.arange(1, len(y) + 1)
         colour = PALETTE[i % len(PALETTE)]
         line = {"color": colour, "width": 2}
-        figure.add_trace(go.Scatter(x=rank, y=y, mode="lines", name=_plain(short(name)), line=line))
+        figure.add_trace(go.Scatter(x=rank, y=y, mode="lines", name=figure_text(short(name)), line=line))
         if fits and name in fits:
             a, first, last = fits[name]
             if not 1 <= first < last <= len(y):
@@ -106,7 +107,7 @@ def phases(
             yref="paper",
             xanchor="left",
             yanchor="top",
-            text=_plain(name),
+            text=figure_text(name),
             showarrow=False,
             font_size=10,
         )
@@ -145,7 +146,8 @@ def lens_grid(
         for j, word in enumerate(row):
             if word and np.isfinite(z[i, j]):
                 figure.add_annotation(
-                    x=_plain(columns[j]), y=_plain(short(str(sites[i]))), text=_plain(word.strip()[:10] or word),
+                    x=figure_text(columns[j]), y=figure_text(short(str(sites[i]))),
+                    text=figure_text(word.strip()[:10] or word),
                     showarrow=False, font={"size": 10, "color": "#000000" if z[i, j] > middle else "#ffffff"},
                 )  # fmt: skip
     return figure.update_layout(plot_bgcolor="#ffffff", modebar={"color": GREY})

@@ -6,6 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from interp.escaping import figure_text
+
 __all__ = ["CONFIG", "DIVERGING", "GREY", "PALETTE", "SEQUENTIAL", "band", "short", "styled"]
 
 CONFIG: dict[str, Any] = {
@@ -40,7 +42,9 @@ def styled(figure: go.Figure, *, title: str = "", x_title: str = "", y_title: st
     figure.update_layout(
         template=go.layout.Template(),
         colorway=list(PALETTE),
-        title={"text": title, "x": 0.0, "xanchor": "left", "font": {"size": 15}} if title else None,
+        title={"text": figure_text(title), "x": 0.0, "xanchor": "left", "font": {"size": 15}}
+        if title
+        else None,
         font={"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12, "color": "#222222"},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
@@ -48,8 +52,8 @@ def styled(figure: go.Figure, *, title: str = "", x_title: str = "", y_title: st
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0.0},
         hoverlabel={"font": {"family": "ui-monospace, monospace", "size": 11}},
     )
-    figure.update_xaxes(title_text=x_title, **_AXIS)
-    figure.update_yaxes(title_text=y_title, **_AXIS)
+    figure.update_xaxes(title_text=figure_text(x_title), **_AXIS)
+    figure.update_yaxes(title_text=figure_text(y_title), **_AXIS)
     return figure
 
 

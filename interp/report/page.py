@@ -7,30 +7,22 @@ reaches it through autoescaped templates or escaped JSON blocks. Without JavaScr
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError, StoreError
+from interp.pages import document
 from interp.plots.bundle import plotly_bundle
 from interp.report.content import SCHEMA, STATUSES
 from interp.runs.files import write_bytes_atomic
 
-__all__ = ["csp_hash", "read", "render", "script_json", "write"]
+__all__ = ["read", "render", "write"]
 
 MAX_BYTES = 512 * 2**20
 """The largest report.json that :func:`read` opens."""
-_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside ``<script type="application/json">``: no character of it can end the block."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def _number(value: Any) -> str:
@@ -59,22 +51,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested numbers as (dotted name, value) rows."""
-    if isinstance(value, Mapping) and value:
-        return [row for key, item in value.items() for row in _flat(item, f"{prefix}{key}.")]
-    return [(prefix.removesuffix("."), value)]
-
-
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-
-
-def csp_hash(source: str) -> str:
-    """How a Content-Security-Policy names a script that may run: by the hash of its text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
 
 
 def render(report: Mapping[str, Any], *, twin: str = "") -> str:
@@ -85,31 +65,21 @@ def render(report: Mapping[str, Any], *, twin: str = "") -> str:
     InputError
         ``report`` is not of this schema.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     if report.get("schema") != SCHEMA:
         raise InputError(f"expected a report of schema {SCHEMA!r}, got {report.get('schema')!r}")
-    environment = Environment(
-        loader=PackageLoader("interp.report", "."),
-        autoescape=True,  # always: the template's name does not end in .html
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=_number, exact=_exact, flat=_flat, duration=_duration, json=script_json)
-    environment.tests["numeric"] = _is_number
-    folder = resources.files("interp.report")
-    script = (folder / "page.js").read_text("utf-8")
     bundle = plotly_bundle() if any(section["plates"] for section in report["sections"]) else None
-    allowed = [csp_hash(script), *([bundle.csp_hash] if bundle else [])]
-    return environment.get_template("template.html.j2").render(
+    return document.render(
+        "interp.report",
+        "template.html.j2",
+        styles=("style.css",),
+        scripts=("report.js",),
+        allowed=[bundle.csp_hash] if bundle else [],
+        filters={"number": _number, "exact": _exact, "duration": _duration},
         report=report,
         statuses=STATUSES,
-        style=(folder / "style.css").read_text("utf-8"),
-        script=script,
         bundle=bundle,
-        script_src=" ".join(f"'{value}'" for value in allowed),
         twin=twin,
+        numeric=_is_number,
     )
 
 
@@ -123,7 +93,7 @@ def write(
     # Not sorted: the order of the fields is the order on the page.
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     write_bytes_atomic(twin, text.encode("utf-8", errors="backslashreplace") + b"\n")
-    write_bytes_atomic(html, render(report, twin=twin.name).encode("utf-8", errors="replace"))
+    document.write(html, render(report, twin=twin.name))
     return html, twin
 
 

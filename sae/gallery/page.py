@@ -1,24 +1,21 @@
 """The page as one file: style, script and data inside, and a policy that lets nothing else run.
 
-Blocks (see ``packing.py``): ``index``, what the list and the map need of every latent; ``corpus``, the tokens that any
-example shows, once; and for each :data:`CHUNK` latents one with all the rest, unpacked when one of them is opened.
+Blocks (see ``interp/pages/packing.py``): ``index``, what the list and the map need of every latent; ``corpus``, the
+tokens that any example shows, once; and for each :data:`CHUNK` latents one with all the rest, unpacked when one of
+them is opened.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.runs.files import write_bytes_atomic
-from sae.gallery.packing import packed, smallest
+from interp.escaping import shown, visible
+from interp.pages import document
+from interp.pages.packing import packed, smallest
 
 if TYPE_CHECKING:
     from sae.gallery.gathering import Features
@@ -32,37 +29,20 @@ CHUNK = 128
 
 def write(found: Features, path: Path, *, facts: Mapping[str, Any]) -> int:
     """Write the page whole or not at all; its size in bytes."""
-    data = render(blocks(found, facts), title=f"{facts['model']} {facts['site']}").encode(
-        "utf-8", errors="replace"
-    )
-    write_bytes_atomic(path, data)
-    return len(data)
+    page = render(blocks(found, facts), title=f"{facts['model']} {facts['site']}")
+    return document.write(path, page).stat().st_size
 
 
 def render(data: Mapping[str, str], *, title: str) -> str:
     """The page around its blocks."""
-    folder = resources.files("sae.gallery")
-    style = (folder / "page.css").read_text("utf-8")
-    script = (folder / "page.js").read_text("utf-8")
-    inside = "\n".join(
-        f'<script type="text/plain" id="{name}">{text}</script>' for name, text in data.items()
+    return document.render(
+        "sae.gallery",
+        "gallery.html.j2",
+        styles=("gallery.css",),
+        scripts=("gallery.js",),
+        blocks=data,
+        title=title,
     )
-    values = {
-        "TITLE": html.escape(title),
-        "STYLE_HASH": _csp_hash(style),
-        "SCRIPT_HASH": _csp_hash(script),
-        "STYLE": style,
-        "SCRIPT": script,
-        "BLOCKS": inside,
-    }
-    # in one sweep: a title that holds a mark stays a title
-    return re.sub(
-        r"\{\{([A-Z_]+)\}\}", lambda mark: values[mark[1]], (folder / "page.html").read_text("utf-8")
-    )
-
-
-def _csp_hash(source: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
 
 
 def blocks(found: Features, facts: Mapping[str, Any]) -> dict[str, str]:
@@ -74,7 +54,9 @@ def blocks(found: Features, facts: Mapping[str, Any]) -> dict[str, str]:
         for number, start in enumerate(range(0, found.codes.d_sae, CHUNK))
     }
     corpus = packed({"ids": smallest(words.index(found.codes.ids[kept]))})
-    index = packed(_index(found, words), _extra(found, facts, words))  # last: it carries every word met
+    index = packed(
+        _index(found, words), shown(_extra(found, facts, words))
+    )  # last: it carries every word met
     return {"index": index, "corpus": corpus, **chunks}
 
 
@@ -94,7 +76,7 @@ class _Words:
         return np.searchsorted(self.ids, ids)
 
     def strings(self) -> list[str]:
-        return [self.show(int(i)) for i in self.ids]
+        return [visible(self.show(int(i))) for i in self.ids]
 
 
 def _kept(found: Features) -> tuple[np.ndarray, np.ndarray]:

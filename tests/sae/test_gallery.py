@@ -13,11 +13,11 @@ import torch
 import interp
 import sae
 from interp.errors import InputError, ModelError
+from interp.pages.packing import packed, smallest, unpacked
 from sae.codes import Codes
 from sae.gallery import gathering, page
 from sae.gallery.effects import logit_directions, logit_effects
 from sae.gallery.examples import Plan, choose
-from sae.gallery.packing import packed, smallest, unpacked
 from sae.gallery.relations import CoordinateSums, correlated_latents, decoder_neighbours, layout
 from tests.models import loaded, random_model
 

@@ -90,7 +90,7 @@ def test_examples_are_coloured_by_code_and_say_it(browser: Any, made: Any) -> No
     strongest = float(page.inner_text(".example .v"))
     assert strongest == pytest.approx(float(codes.strongest[latent]), rel=0.01)
     peak = "document.querySelector('.example .peak')"
-    assert "rgba(230, 110, 20" in page.evaluate(f"{peak}.style.background")
+    assert "var(--plus)" in page.evaluate(f"{peak}.style.background")
     assert float(page.evaluate(f"{peak}.title")) == pytest.approx(strongest, rel=0.01)
     assert "Tried out" in page.inner_text("main")
     assert "detection 0.75" in page.inner_text("main")
@@ -200,7 +200,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: Any, made: Any) -> No
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_bare_torch_dictionary_of_signed_codes_is_shown_blue(browser: Any, tmp_path: Path) -> None:
+def test_a_bare_torch_dictionary_of_signed_codes_is_shown_orange(browser: Any, tmp_path: Path) -> None:
     model = interp.load(random_model("gpt2", seed=1))
     coder = sae.Coder(model.d_model or 0, 64, 4, kind="abstopk", seed=1)
     ids = torch.randint(2, 50, (20, 12), generator=torch.Generator().manual_seed(0))
@@ -210,5 +210,5 @@ def test_a_bare_torch_dictionary_of_signed_codes_is_shown_blue(browser: Any, tmp
     page = open_page(browser, out).page
     page.evaluate(f"location.hash = '#f={latent}'")
     until(page, f"document.documentElement.dataset.latent === '{latent}'")
-    assert "rgba(0, 114, 178" in page.evaluate("document.querySelector('.example .peak').style.background")
+    assert "var(--minus)" in page.evaluate("document.querySelector('.example .peak').style.background")
     assert float(page.inner_text(".example .v")) == pytest.approx(float(codes.of(latent)[1].min()), rel=0.02)

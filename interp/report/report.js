@@ -1,4 +1,3 @@
-"use strict";
 // Draws the figures of the page from the JSON blocks beside them. Everything the page needs is inside it:
 // no request is made, and whatever came from a model or a text reaches the document as text only.
 (() => {

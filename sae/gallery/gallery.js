@@ -1,42 +1,13 @@
-"use strict";
 // The list, the map and one latent at a time. Everything is inside this file; whatever came from a model or a text
 // reaches the document as text only.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const make = (tag, name, text) => {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-  const svg = (tag, attributes) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes || {})) element.setAttribute(key, value);
-    return element;
-  };
+  const make = (tag, name, text) => Page.element(tag, name ? { class: name } : {}, ...(text === undefined ? [] : [text]));
+  const svg = (tag, attributes) => Page.element(tag, attributes);
   const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(1));
 
-  // -- blocks: see packing.py ------------------------------------------------------------------------------------
-  const KINDS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i1: Int8Array, f4: Float32Array };
-  const unpack = async (name) => {
-    const bytes = Uint8Array.from(atob(byId(name).textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const whole = new Uint8Array(await new Response(stream).arrayBuffer());
-    const length = new DataView(whole.buffer).getUint32(0, true);
-    const header = JSON.parse(new TextDecoder().decode(whole.subarray(4, 4 + length)));
-    const block = { extra: header.extra };
-    let place = 4 + length;
-    for (const [column, kind, shape] of header.columns) {
-      const width = KINDS[kind].BYTES_PER_ELEMENT, n = shape.reduce((a, b) => a * b, 1);
-      const mixed = new Uint8Array(n * width);
-      for (let b = 0; b < width; b++) for (let i = 0; i < n; i++) mixed[i * width + b] = whole[place + b * n + i];
-      block[column] = new KINDS[kind](mixed.buffer);
-      block[column].width = shape.length > 1 ? shape[1] : 1;
-      place += n * width;
-    }
-    return block;
-  };
-  const row = (array, i) => array.subarray(i * array.width, (i + 1) * array.width);
+  const unpack = (name) => Page.unpack(byId(name).textContent);
+  const row = Page.row;
   const chunks = new Map();
   const chunk = (number) => {
     if (!chunks.has(number)) {
@@ -121,7 +92,7 @@
     for (const i of order) hits[i] = 1;
     const size = n > 4000 ? 1.4 : n > 800 ? 2 : 2.8;
     for (const pass of [0, 1]) {
-      pen.fillStyle = style(pass ? "--bar" : "--line");
+      pen.fillStyle = style(pass ? "--plus" : "--line");
       for (let i = 0; i < n; i++) {
         if (dead(i) || hits[i] !== pass) continue;
         const [x, y] = spot(i, width, height);
@@ -130,7 +101,7 @@
     }
     if (current >= 0 && !dead(current)) {
       const [x, y] = spot(current, width, height);
-      pen.strokeStyle = style("--up"); pen.lineWidth = 2.5; pen.beginPath(); pen.arc(x, y, 6, 0, 7); pen.stroke();
+      pen.strokeStyle = style("--minus"); pen.lineWidth = 2.5; pen.beginPath(); pen.arc(x, y, 6, 0, 7); pen.stroke();
     }
   };
   const nearest = (event) => {
@@ -188,8 +159,6 @@
     part.append(head, ...inside);
     return part;
   };
-  const colour = (level) => (level >= 0 ? `rgba(230, 110, 20, ${Math.min(0.85, 0.12 + 0.73 * level)})` : `rgba(0, 114, 178, ${Math.min(0.85, 0.12 - 0.73 * level)})`);
-
   const exampleLine = (view, e) => {
     const { block, low, high } = view, length = block.length[e], left = block.left[e], at = block.at[e];
     const codes = new Float64Array(length);
@@ -198,7 +167,7 @@
     const line = make("div", "example"), text = make("div", extra.spaced ? "t" : "t gap");
     for (let j = 0; j < length; j++) {
       const piece = make("span", j === left ? "peak" : "", word(corpus.ids[at + j]));
-      if (codes[j]) { piece.style.background = colour(codes[j] / most); piece.title = short(codes[j]); }
+      if (codes[j]) { piece.style.background = Page.tint(codes[j] / most); piece.title = short(codes[j]); }
       text.append(piece);
     }
     line.append(make("span", "v", short(codes[left])), text);
