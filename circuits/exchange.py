@@ -5,23 +5,51 @@ Texts come from models and files, so every one is escaped for the format it goes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from circuits.layout import Layout
+from circuits.layout import Block, Layout
 from interp.errors import InputError, StoreError
 from interp.escaping import csv_text, dot, xml
 from interp.runs.files import read_json, write_bytes_atomic, write_json_atomic
 
 if TYPE_CHECKING:
-    from circuits.graph import Graph
+    import pandas as pd
 
-__all__ = ["read_eap", "write_csv", "write_dot", "write_eap", "write_graphml", "write_neuronpedia"]
+__all__ = ["Scored", "read_eap", "write_csv", "write_dot", "write_eap", "write_graphml", "write_neuronpedia"]
 
 
-def write_eap(graph: Graph, path: str | Path) -> Path:
+@runtime_checkable
+class Scored(Protocol):
+    """What is written of a :class:`circuits.Graph`: its edges and what is known of each."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def scores(self) -> np.ndarray | None: ...
+    @property
+    def exact(self) -> np.ndarray | None: ...
+    @property
+    def chosen(self) -> np.ndarray | None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def convention(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+    @property
+    def n_edges(self) -> int: ...
+    def to_frame(self) -> pd.DataFrame: ...
+
+
+def write_eap(graph: Scored, path: str | Path) -> Path:
     """The EAP-IG package's graph JSON: ``cfg``, ``nodes``, ``edges`` with score and membership.
 
     Raises
@@ -58,17 +86,14 @@ def write_eap(graph: Graph, path: str | Path) -> Path:
     return Path(path)
 
 
-def read_eap(path: str | Path) -> Graph:
-    """A graph from the EAP-IG package's JSON (its older layout, with bare booleans for nodes, too).
+def read_eap(path: str | Path) -> dict[str, Any]:
+    """The fields of a graph in the EAP-IG package's JSON (its older layout, with bare booleans for nodes, too).
 
     Raises
     ------
     StoreError
         The file is no such graph, or names edges that a network of its sizes does not have.
     """
-    from circuits.graph import Graph
-    from circuits.layout import Block
-
     record = read_json(path)
     try:
         cfg, edges = record["cfg"], record["edges"]
@@ -87,23 +112,23 @@ def read_eap(path: str | Path) -> Graph:
         raise StoreError(
             f"{path} lacks {int(np.isnan(scores).sum())} edges of its network, the first is {missing}"
         )
-    return Graph(
-        layout=layout,
-        scores=scores,
-        chosen=chosen,
-        method="imported",
-        convention="as in the file",
-        provenance={"d_model": int(cfg["d_model"])} if "d_model" in cfg else {},
-    )
+    return {
+        "layout": layout,
+        "scores": scores,
+        "chosen": chosen,
+        "method": "imported",
+        "convention": "as in the file",
+        "provenance": {"d_model": int(cfg["d_model"])} if "d_model" in cfg else {},
+    }
 
 
-def write_csv(graph: Graph, path: str | Path) -> Path:
+def write_csv(graph: Scored, path: str | Path) -> Path:
     """A line per edge."""
     write_bytes_atomic(path, csv_text(graph.to_frame()).encode())
     return Path(path)
 
 
-def write_graphml(graph: Graph, path: str | Path) -> Path:
+def write_graphml(graph: Scored, path: str | Path) -> Path:
     """GraphML (networkx, Gephi, Cytoscape): the chosen edges, or all; scores and ports as attributes."""
     kinds = {"score": "double", "exact": "double", "port": "string"}
     keys = "".join(f'<key id="{k}" for="edge" attr.name="{k}" attr.type="{t}"/>' for k, t in kinds.items())
@@ -120,7 +145,7 @@ def write_graphml(graph: Graph, path: str | Path) -> Path:
     return Path(path)
 
 
-def write_dot(graph: Graph, path: str | Path) -> Path:
+def write_dot(graph: Scored, path: str | Path) -> Path:
     """DOT (Graphviz): the chosen edges, or all; a line's width grows with the score's size, its colour is the sign."""
     kept = _kept(graph)
     scores = np.ones(graph.n_edges) if graph.scores is None else graph.scores
@@ -141,7 +166,7 @@ def write_dot(graph: Graph, path: str | Path) -> Path:
 
 
 def write_neuronpedia(
-    graph: Graph, path: str | Path, *, prompt: str = "", tokens: tuple[str, ...] = ()
+    graph: Scored, path: str | Path, *, prompt: str = "", tokens: tuple[str, ...] = ()
 ) -> Path:
     """An attribution graph as Neuronpedia reads it: unique node ids, links between existing nodes only.
 
@@ -188,7 +213,7 @@ def write_neuronpedia(
     return Path(path)
 
 
-def _kept(graph: Graph) -> list[int]:
+def _kept(graph: Scored) -> list[int]:
     mask = np.ones(graph.n_edges, dtype=bool) if graph.chosen is None else graph.chosen
     return np.flatnonzero(mask).tolist()
 
@@ -198,12 +223,12 @@ def _ends(layout: Layout, edge: int) -> tuple[str, str]:
     return layout.sources[layout.source[edge]], layout.destinations[layout.destination[edge]].split("<")[0]
 
 
-def _touched(graph: Graph) -> list[str]:
+def _touched(graph: Scored) -> list[str]:
     ends = {node for edge in _kept(graph) for node in _ends(graph.layout, edge)}
     return [node for node in graph.nodes if node in ends]
 
 
-def _facts(graph: Graph, edge: int) -> dict[str, Any]:
+def _facts(graph: Scored, edge: int) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if graph.scores is not None:
         facts["score"] = float(graph.scores[edge])

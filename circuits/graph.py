@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from circuits.exchange import read_eap, write_eap, write_neuronpedia
 from circuits.layout import GQA, Layout
 from interp.errors import InputError, StoreError
 
@@ -248,21 +249,15 @@ class Graph:
 
     def to_eap_json(self, path: str | Path) -> Path:
         """Write the JSON of the EAP-IG package. See :mod:`circuits.exchange`."""
-        from circuits.exchange import write_eap
-
         return write_eap(self, path)
 
     @classmethod
     def from_eap_json(cls, path: str | Path) -> Graph:
         """Read the JSON of the EAP-IG package."""
-        from circuits.exchange import read_eap
-
-        return read_eap(path)
+        return cls(**read_eap(path))
 
     def to_neuronpedia(self, path: str | Path, *, prompt: str = "", tokens: tuple[str, ...] = ()) -> Path:
         """Write an attribution-graph JSON as Neuronpedia reads it: the chosen circuit."""
-        from circuits.exchange import write_neuronpedia
-
         return write_neuronpedia(self, path, prompt=prompt, tokens=tokens)
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = attach(
         "harvest": "stores.harvesting",
         "open_store": "stores.opening",
         # one pass, every second-order question
-        "Moments": "moments.accumulator",
+        "Moments": "moments.moments",
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +19,12 @@ from interp.activations import Activations
 from interp.edits import Edit
 from interp.errors import CheckError, InputError, SiteError
 from interp.frames import Frame, indices_of
+from interp.models.inputs import frames_of
+from interp.models.network import Network
+from interp.models.running import Visit, Visitor
 from interp.sites import KINDS, Site
 
-if TYPE_CHECKING:
-    from interp.models.base import Model
-    from interp.models.running import Visit, Visitor
-
-__all__ = ["Positions", "Sink", "capture", "edit_visits", "gradients"]
+__all__ = ["Keep", "Positions", "Sink", "capture", "edit_visits", "gradients", "logits"]
 
 Positions = int | str | slice | Sequence[int] | Tensor | None
 """Which columns to keep: all (None), one, several, a slice, or ``"last"`` (each row's last real token)."""
@@ -48,7 +47,7 @@ class Keep:
     device: torch.device | str | None = None
 
 
-def edit_visits(model: Model, edits: Sequence[Edit], frame: Frame) -> list[Visit]:
+def edit_visits(model: Network, edits: Sequence[Edit], frame: Frame) -> list[Visit]:
     """The visits that carry out ``edits``, in their order; refuses sites where edits do nothing."""
     visits = []
     for one in edits:
@@ -165,7 +164,7 @@ class _Keeper:
 
 
 def capture_batch(
-    model: Model,
+    model: Network,
     inputs: Any,
     frame: Frame,
     sites: Sequence[Site],
@@ -194,25 +193,23 @@ def capture_batch(
 
 
 def capture(
-    model: Model,
+    model: Network,
     tokens: Any,
     sites: Any,
     *,
     edits: Sequence[Edit] = (),
-    keep: Keep,
+    keep: Keep | None = None,
     batch_size: int | None = None,
     sink: Sink | None = None,
 ) -> Activations:
     """What the model holds at ``sites`` for ``tokens``; see :meth:`interp.models.base.Model.capture`."""
-    found = model.find(sites)
+    found, keep = model.find(sites), keep or Keep()
     parts: list[dict[Site, Tensor]] = []
     frames: list[Frame] = []
-    for inputs, frame in model.frames(tokens, batch_size):
+    for inputs, frame in frames_of(model, tokens, batch_size):
         parts.append(capture_batch(model, inputs, frame, found, edits=edits, keep=keep, sink=sink))
         frames.append(frame)
-    whole = (
-        parts[0] if len(parts) == 1 else {site: torch.cat([part[site] for part in parts]) for site in found}
-    )
+    whole = parts[0] if len(parts) == 1 else {site: _joined(site, parts, frames, sink) for site in found}
     mask, positions = _where(frames, keep.positions)
     provenance = {"model": model.name, "backend": model.backend, "edits": [one.name for one in edits]}
     return Activations(tensors=whole, mask=mask, positions=positions, provenance=provenance)
@@ -253,8 +250,19 @@ def _where(frames: Sequence[Frame], positions: Positions) -> tuple[Tensor | None
     return torch.cat(masks), torch.cat(places)
 
 
+def logits(
+    model: Network, tokens: Any, *, edits: Sequence[Edit] = (), batch_size: int | None = None
+) -> Tensor:
+    """The model's output under ``edits``; see :meth:`interp.models.base.Model.logits`."""
+    parts = []
+    with torch.no_grad():
+        for inputs, frame in frames_of(model, tokens, batch_size):
+            parts.append(model.run(inputs, frame, edit_visits(model, edits, frame), wanted=None))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def gradients(
-    model: Model, tokens: Any, metric: Callable[[Tensor], Tensor], sites: Any, *, edits: Sequence[Edit] = ()
+    model: Network, tokens: Any, metric: Callable[[Tensor], Tensor], sites: Any, *, edits: Sequence[Edit] = ()
 ) -> tuple[Activations, Activations]:
     """Values and gradients of ``metric(logits).sum()`` at ``sites``; see :meth:`interp.models.base.Model.gradients`."""
     found = model.find(sites)
@@ -263,7 +271,7 @@ def gradients(
             raise SiteError(
                 f"gradients are taken at whole sites: ask for {site.whole} and index head {site.head}"
             )
-    ((inputs, frame),) = model.frames(tokens, None)
+    ((inputs, frame),) = frames_of(model, tokens, None)
     values: dict[Site, Tensor] = {}
     nudges: dict[Site, Tensor] = {}
 

@@ -18,6 +18,7 @@ from interp.sites import Site
 
 __all__ = [
     "Frame",
+    "Inputs",
     "Where",
     "along",
     "at_columns",
@@ -50,6 +51,20 @@ class Frame:
     offset: int = 0
     prompt: int | None = None
     """How many columns the prompt had, where a sequence is being continued."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """One batch ready to run: positional arguments, and for token models the mask where any token is padding."""
+
+    args: tuple
+    padding: Tensor | None = None
+    left_padded: bool = False
+
+    @property
+    def ids(self) -> Tensor:
+        """The token ids of a token model's batch."""
+        return self.args[0]
 
 
 def indices_of(where: Where) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interp.errors import InputError, nearest
 from sae.pursuit import pursue
-from sae.rules import RULES, Rule
+from sae.rules import RULES, Parts, Rule
 from sae.wiring import WIRINGS, reach
 
 __all__ = ["Coder"]
@@ -41,7 +41,7 @@ class _Sizes:
         return None
 
 
-class Coder(nn.Module):
+class Coder(Parts):
     """z = rule((x - b_pre) W_enc + b_enc), y^ = z W_dec + b_dec (+ x W_skip); b_pre is b_dec or absent.
 
     Parameters

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae.estimators import jump
 from sae.selection import largest_of_rows
 
-if TYPE_CHECKING:
-    from sae.coder import Coder
-
 __all__ = ["RULES", "Rule"]
+
+
+class Parts(nn.Module):
+    """What a rule reads of its coder: ``k``, and the vectors that the kind has."""
+
+    k: int
+    bandwidth: float
+    threshold: Tensor
+    b_enc: nn.Parameter
+    r_mag: nn.Parameter
+    b_mag: nn.Parameter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """What makes a kind: how codes come from pre-activations, and which tensors it has besides the four."""
 
-    codes: Callable[[Coder, Tensor], Tensor]
+    codes: Callable[[Parts, Tensor], Tensor]
     """(coder, pre [sample, latent]) -> codes [sample, latent], as at inference, differentiable."""
-    columns: Callable[[Coder, Tensor], Tensor] | None = None
+    columns: Callable[[Parts, Tensor], Tensor] | None = None
     """(coder, pre [sample, latent]) -> [sample, k] the latents each row keeps; None where rows differ in number."""
     rank: Callable[[Tensor], Tensor] | None = None
     """What rows (or all rows together) keep the largest of, if it is that; else None."""
@@ -42,25 +49,25 @@ class Rule:
     """No encoder of its own: codes are found with the dictionary (see ``pursuit.py``)."""
 
 
-def _rows(coder: Coder, pre: Tensor) -> Tensor:
+def _rows(coder: Parts, pre: Tensor) -> Tensor:
     return largest_of_rows(pre, coder.k)
 
 
-def _signed_rows(coder: Coder, pre: Tensor) -> Tensor:
+def _signed_rows(coder: Parts, pre: Tensor) -> Tensor:
     return largest_of_rows(pre.abs(), coder.k)
 
 
-def _groups(coder: Coder, pre: Tensor) -> Tensor:
+def _groups(coder: Parts, pre: Tensor) -> Tensor:
     """The largest of each of k equal groups of neighbouring latents; what is left over belongs to no group."""
     size = pre.shape[1] // coder.k
     inside = pre[:, : size * coder.k].reshape(len(pre), coder.k, size).argmax(2)
     return inside + size * torch.arange(coder.k, device=pre.device)
 
 
-def _kept(columns: Callable[[Coder, Tensor], Tensor], act: Callable[[Tensor], Tensor]) -> Callable:
+def _kept(columns: Callable[[Parts, Tensor], Tensor], act: Callable[[Tensor], Tensor]) -> Callable:
     """The dense form of a rule that chooses places in each row."""
 
-    def codes(coder: Coder, pre: Tensor) -> Tensor:
+    def codes(coder: Parts, pre: Tensor) -> Tensor:
         kept = columns(coder, pre.detach())
         return torch.zeros_like(pre).scatter(1, kept, act(pre.gather(1, kept)))
 
@@ -71,25 +78,25 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-def _above(coder: Coder, pre: Tensor) -> Tensor:
+def _above(coder: Parts, pre: Tensor) -> Tensor:
     """BatchTopK at inference (Bussmann et al. 2024): every code not below the learnt threshold."""
     return torch.where((pre >= coder.threshold) & (pre > 0), pre, torch.zeros_like(pre))
 
 
-def _relu(coder: Coder, pre: Tensor) -> Tensor:
+def _relu(coder: Parts, pre: Tensor) -> Tensor:
     return pre.relu()
 
 
-def _jump(coder: Coder, pre: Tensor) -> Tensor:
+def _jump(coder: Parts, pre: Tensor) -> Tensor:
     return jump(pre, coder.threshold, coder.bandwidth)
 
 
-def _gated(coder: Coder, pre: Tensor) -> Tensor:
+def _gated(coder: Parts, pre: Tensor) -> Tensor:
     """Which: pre > 0; how much: relu(exp(r_mag) (pre - b_enc) + b_mag) (Rajamanoharan et al. 2024, eq. 6-7)."""
     return torch.where(pre > 0, ((pre - coder.b_enc) * coder.r_mag.exp() + coder.b_mag).relu(), 0.0)
 
 
-def _none(coder: Coder, pre: Tensor) -> Tensor:
+def _none(coder: Parts, pre: Tensor) -> Tensor:
     raise AssertionError("a tied rule finds its codes in pursuit.py")
 
 

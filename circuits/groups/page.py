@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from circuits.groups.measures import Measures
 from interp.errors import InputError
 from interp.study.stations import Plate, Section, Table
-
-if TYPE_CHECKING:
-    from circuits.groups.reading import GroupReading
 
 __all__ = ["section_of", "write_page"]
 
@@ -22,7 +20,7 @@ CAVEATS = (
 )
 
 
-def section_of(reading: GroupReading) -> Section:
+def section_of(reading: Measures) -> Section:
     """One sentence, the figures, the tables, all numbers."""
     explained, residual = reading.logits["explained"], reading.logits["residual"]
     named = ", ".join(reading.key) or "no irrep beyond what a lookup table has"
@@ -42,7 +40,7 @@ def section_of(reading: GroupReading) -> Section:
     )
 
 
-def _plates(reading: GroupReading) -> Iterator[Plate]:
+def _plates(reading: Measures) -> Iterator[Plate]:
     from interp.plots import Series, bars, heatmap, lines
 
     labels = reading.irreps
@@ -78,7 +76,7 @@ def _plates(reading: GroupReading) -> Iterator[Plate]:
         yield Plate(title="Logits by irreps of a and b", figure=figure, caption=caption)
 
 
-def _neurons(reading: GroupReading) -> Plate:
+def _neurons(reading: Measures) -> Plate:
     from interp.plots import Series, lines
 
     alive = np.asarray(reading.neurons["alive"], dtype=bool)
@@ -92,7 +90,7 @@ def _neurons(reading: GroupReading) -> Plate:
     return Plate(title="How purely neurons belong to one irrep", figure=figure)
 
 
-def _frequencies(reading: GroupReading) -> Plate:
+def _frequencies(reading: Measures) -> Plate:
     from interp.plots import Series, lines
 
     names = ("left", "right", "unembed")
@@ -105,7 +103,7 @@ def _frequencies(reading: GroupReading) -> Plate:
     return Plate(title="Frequencies of the weight tables", figure=figure, caption=caption)
 
 
-def _tables(reading: GroupReading) -> list[Table]:
+def _tables(reading: Measures) -> list[Table]:
     frame = reading.to_frame()
     rows = [tuple(_cell(x) for x in row) for row in frame.itertuples(index=False)]
     tables = [Table(title="Irreps", columns=tuple(frame.columns), rows=tuple(rows))]
@@ -125,7 +123,7 @@ def _tables(reading: GroupReading) -> list[Table]:
     return tables
 
 
-def _coset_table(reading: GroupReading) -> Table:
+def _coset_table(reading: Measures) -> Table:
     rows = []
     for side in ("left", "right"):
         orders = np.asarray(reading.cosets[f"{side}_order"])
@@ -149,7 +147,7 @@ def _cell(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def write_page(reading: GroupReading, path: str | Path) -> Path:
+def write_page(reading: Measures, path: str | Path) -> Path:
     """Write the page, and its JSON twin beside it.
 
     Raises

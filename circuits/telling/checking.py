@@ -23,7 +23,7 @@ from circuits.telling.text import edge_names
 from interp.errors import InputError, ModelError, StoreError
 from interp.runs.files import read_json
 from interp.runs.provenance import versions
-from interp.tasks.storage import from_lines
+from interp.tasks.task import Task
 
 __all__ = ["Difference", "Verdict", "graph_of", "read", "verify"]
 
@@ -196,7 +196,7 @@ def _weights(said: Mapping[str, Any], model: Any) -> Iterator[Difference]:
 
 def _prompts(record: Mapping[str, Any]) -> tuple[Any, list[Difference]]:
     try:
-        task = from_lines(record["pairs"], source="pairs")
+        task = Task.from_lines(record["pairs"], source="pairs")
     except StoreError as error:
         return None, [Difference(field="pairs", said="prompts and answers with a hash", found=str(error))]
     differences = []

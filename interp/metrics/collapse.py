@@ -14,7 +14,7 @@ from interp.errors import InputError
 from interp.metrics.declared import outcome
 from interp.metrics.rows import Data, checked, jackknife
 from interp.moments.accumulator import SiteMoments
-from interp.moments.sources import moments_of
+from interp.moments.moments import Moments
 from interp.moments.sums import Sums
 from interp.results import Result
 
@@ -30,7 +30,7 @@ def _moments(x: Data, labels: Labels) -> SiteMoments:
         return x
     if labels is None:
         raise InputError("labels [sample] are needed with rows")
-    return moments_of({"x": checked(x)}, labels=labels, products="float64", twin=False, block=0)["x"]
+    return Moments.of({"x": checked(x)}, labels=labels, products="float64", twin=False, block=0)["x"]
 
 
 def _classes(

@@ -10,7 +10,7 @@ import numpy as np
 from interp.errors import InputError
 from interp.metrics.declared import outcome
 from interp.metrics.similarity import cka, cka_matrix
-from interp.moments.accumulator import Moments
+from interp.moments.moments import Moments
 from interp.results import Result
 
 __all__ = ["similarity_matrix"]

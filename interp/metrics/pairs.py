@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.metrics.hsic import FeatureSide, GramSide, feature_sides, gram_sides, hsic, hsic_of_sums
 from interp.metrics.rows import Groups, Rows, checked, constant, jackknife, jackknife_blocks
-from interp.moments.accumulator import Moments, need_pair
+from interp.moments.accumulator import Accumulator, need_pair
 from interp.moments.sums import Sums, hsic_blocks
 
 __all__ = ["CONSTANT", "TOO_FEW", "Table", "moments_table", "ratio_of", "rows_table"]
@@ -214,7 +214,7 @@ def _block_ratio(table: Tensor, a: Sequence[int], b: Sequence[int]) -> tuple[np.
 
 
 def moments_table(
-    moments: Moments, first: Sequence[str], second: Sequence[str], unbiased: bool, method: str
+    moments: Accumulator, first: Sequence[str], second: Sequence[str], unbiased: bool, method: str
 ) -> Table:
     config = moments.config
     sums = moments.sums
@@ -251,13 +251,13 @@ def moments_table(
     return value, stderr, chance, n, tuple(widths[i] for i in sorted({*a, *b})), why, convention
 
 
-def _constant_site(moments: Moments, sums: Sums, site: str) -> bool:
+def _constant_site(moments: Accumulator, sums: Sums, site: str) -> bool:
     size = float(moments.shift[site].square().sum()) * sums.n
     return float(sums["norm", site]) <= 1e-24 * max(1e-300, size)
 
 
 def _moments_exact(
-    subsets: Sequence[Sums], first: Sequence[str], second: Sequence[str], moments: Moments, unbiased: bool
+    subsets: Sequence[Sums], first: Sequence[str], second: Sequence[str], moments: Accumulator, unbiased: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     for s in first:
         for t in second:

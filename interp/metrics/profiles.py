@@ -34,7 +34,8 @@ from interp.metrics.spectral import (
 )
 from interp.metrics.spectrum import Spectrum, spectra_of_moments
 from interp.models.inputs import as_tokens
-from interp.moments.accumulator import Moments, SiteMoments
+from interp.moments.accumulator import SiteMoments
+from interp.moments.moments import Moments
 from interp.results import Result
 from interp.sites import Site
 from interp.tokens import Tokens

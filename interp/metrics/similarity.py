@@ -13,7 +13,8 @@ from interp.errors import InputError
 from interp.metrics.declared import outcome
 from interp.metrics.pairs import moments_table, rows_table
 from interp.metrics.rows import Data, Groups, Rows
-from interp.moments.accumulator import Moments, SiteMoments, need_pair
+from interp.moments.accumulator import SiteMoments, need_pair
+from interp.moments.moments import Moments
 from interp.results import Result
 from interp.sites import Site
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from interp.capture import capture, gradients, logits
 from interp.edits import edit, replace
 from interp.errors import CheckError, InterpError
 from interp.models.anatomy import norm_weight, parameter
+from interp.models.network import Network
 from interp.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from interp.models.base import Model
 
 __all__ = ["AuditResult", "audit", "prove"]
 
@@ -53,11 +53,11 @@ class AuditResult:
         )
 
 
-def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult:
+def audit(model: Network, *, tokens: Any = None, sites: Any = None) -> AuditResult:
     """See :meth:`interp.models.base.Model.audit`."""
     tokens = model.probe() if tokens is None else tokens
     found = tuple(model.sites) if sites is None else model.find(sites)
-    plain = model.logits(tokens)
+    plain = logits(model, tokens)
     rows = []
     for site in found:
         row: dict[str, Any] = {
@@ -69,11 +69,11 @@ def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult
             "note": "",
         }
         try:
-            model.capture(tokens, site)
+            capture(model, tokens, site)
             row["fires"] = True
             row["effect"] = _effect(model, tokens, site, plain)
             row["causal"] = row["effect"] > 0
-            model.gradients(tokens, _total, site)
+            gradients(model, tokens, _total, site)
             row["gradient"] = True
         except InterpError as error:
             row["note"] = str(error)
@@ -81,14 +81,14 @@ def audit(model: Model, *, tokens: Any = None, sites: Any = None) -> AuditResult
     return AuditResult(model=model.name, backend=model.backend, rows=tuple(rows))
 
 
-def _total(logits: Tensor) -> Tensor:
-    weight = torch.linspace(-1, 1, logits[0].numel(), device=logits.device).view(logits.shape[1:])
-    return (logits * weight).flatten(1).sum(-1)
+def _total(outputs: Tensor) -> Tensor:
+    weight = torch.linspace(-1, 1, outputs[0].numel(), device=outputs.device).view(outputs.shape[1:])
+    return (outputs * weight).flatten(1).sum(-1)
 
 
-def _effect(model: Model, tokens: Any, site: Site, plain: Tensor) -> float:
+def _effect(model: Network, tokens: Any, site: Site, plain: Tensor) -> float:
     """The largest change of a logit when the site is perturbed."""
-    return float((model.logits(tokens, edits=[edit(site, _perturbed)]) - plain).abs().max())
+    return float((logits(model, tokens, edits=[edit(site, _perturbed)]) - plain).abs().max())
 
 
 def _perturbed(value: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def _perturbed(value: Tensor) -> Tensor:
     return torch.where(value > torch.finfo(value.dtype).min / 2, changed, value)
 
 
-def misdescribed(model: Model) -> str | None:
+def misdescribed(model: Network) -> str | None:
     """What a model does that its anatomy does not say, None if it fits: an architecture may look like a known one.
 
     The residual stream must be the sum of what is written to it, the stream between attention and MLP the
@@ -116,8 +116,8 @@ def misdescribed(model: Model) -> str | None:
         s for s in model.sites if s.kind in kinds | norms and s.layer in (0, None) and s not in model.inert
     ]
     tokens = model.probe()
-    acts = model.capture(tokens, sites)
-    worked = model.capture(tokens, sites, edits=[edit("hook_embed", lambda t: t)])
+    acts = capture(model, tokens, sites)
+    worked = capture(model, tokens, sites, edits=[edit("hook_embed", lambda t: t)])
 
     def at(kind: str, layer: int | None = 0) -> Tensor | None:
         site = Site(kind=kind, layer=layer)
@@ -151,7 +151,7 @@ def misdescribed(model: Model) -> str | None:
     return None
 
 
-def prove(model: Model, *, tokens: Any = None) -> None:
+def prove(model: Network, *, tokens: Any = None) -> None:
     """Capturing changes nothing, an identity edit nothing, a zero edit something; else CheckError.
 
     Models whose input is not token ids are proved when ``tokens`` are given. Cost: four passes over at
@@ -161,7 +161,7 @@ def prove(model: Model, *, tokens: Any = None) -> None:
         if model.d_vocab is None:
             return
         tokens = model.probe()
-    plain = model.logits(tokens)
+    plain = logits(model, tokens)
     if not torch.isfinite(plain).all():
         raise CheckError(f"{model.name}: logits are not finite on a short input")
     middle = [s for s in model.sites if s.kind == "resid_post"] or [
@@ -170,12 +170,12 @@ def prove(model: Model, *, tokens: Any = None) -> None:
     if not middle:
         raise CheckError(f"{model.name} has no site to capture at")
     chosen = middle[len(middle) // 2] if middle[0].kind == "resid_post" else middle[-1]
-    model.capture(tokens, chosen)
-    if not torch.equal(model.logits(tokens), plain):
+    capture(model, tokens, chosen)
+    if not torch.equal(logits(model, tokens), plain):
         raise CheckError(
             f"{model.name}: the logits changed after a capture at {chosen}, or the model is not deterministic"
         )
-    if not torch.equal(model.logits(tokens, edits=[edit(chosen, lambda t: t.clone())]), plain):
+    if not torch.equal(logits(model, tokens, edits=[edit(chosen, lambda t: t.clone())]), plain):
         raise CheckError(f"{model.name}: an identity edit at {chosen} changed the logits")
-    if torch.equal(model.logits(tokens, edits=[replace(chosen, 0.0)]), plain):
+    if torch.equal(logits(model, tokens, edits=[replace(chosen, 0.0)]), plain):
         raise CheckError(f"{model.name}: zeroing {chosen} changed no logit; edits there do nothing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,11 @@ from torch import Tensor
 from interp.capture import edit_visits
 from interp.edits import Edit
 from interp.errors import InputError, ModelError
-from interp.frames import Frame
-from interp.models.inputs import Inputs, as_tokens, check_ids
+from interp.frames import Frame, Inputs
+from interp.models.ids import check_ids
+from interp.models.inputs import as_tokens
+from interp.models.network import Network
 from interp.tokens import Tokens
-
-if TYPE_CHECKING:
-    from interp.models.base import Model
 
 __all__ = ["Cache", "Sampling", "generate"]
 
@@ -70,7 +69,7 @@ class Sampling:
 
 
 def generate(
-    model: Model,
+    model: Network,
     tokens: Any,
     *,
     max_new_tokens: int,
@@ -116,7 +115,7 @@ def generate(
 
 
 def _next_logits(
-    model: Model, ids: Tensor, mask: Tensor, cache: Cache | None, edits: Sequence[Edit], n_prompt: int
+    model: Network, ids: Tensor, mask: Tensor, cache: Cache | None, edits: Sequence[Edit], n_prompt: int
 ) -> Tensor:
     """Logits behind the last column [batch, d_vocab]; with a cache only the columns it has not seen are run."""
     seen = ids.shape[1] - 1 if cache is not None and cache.held else 0

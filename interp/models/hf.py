@@ -24,10 +24,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from interp.errors import ModelError, nearest
-from interp.frames import Frame
+from interp.frames import Frame, Inputs
 from interp.models.families import anatomy_of
 from interp.models.hooked import HookedModel
-from interp.models.inputs import Inputs
 from interp.models.running import ATTENTION, Plan, Stages
 from interp.models.taps import Tap
 from interp.sites import Site

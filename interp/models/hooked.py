@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.frames import Frame
+from interp.frames import Frame, Inputs
 from interp.models.anatomy import Anatomy
 from interp.models.base import Model
-from interp.models.inputs import Inputs, explain_ids
+from interp.models.ids import explain_ids
 from interp.models.running import (
     Plan,
     Visit,

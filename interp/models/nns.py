@@ -16,11 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.errors import ModelError, SiteError
-from interp.frames import Frame
+from interp.frames import Frame, Inputs
 from interp.models.families import anatomy_of
 from interp.models.hf import check_attention, context_length, first_position, our_attention, positions_of
 from interp.models.hooked import HookedModel
-from interp.models.inputs import Inputs
 from interp.models.running import (
     Pass,
     Plan,

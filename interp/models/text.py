@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.errors import InputError, ModelError
+from interp.models.ids import check_ids, explain_ids
+from interp.models.network import Network
 from interp.tokens import Tokens
-
-if TYPE_CHECKING:
-    from interp.models.base import Model
 
 __all__ = ["encode", "shower", "texts_to_tokens"]
 
 
 def texts_to_tokens(
-    model: Model, texts: Any, *, prepend_bos: bool | None, truncate: bool, padding_side: str
+    model: Network,
+    texts: Any,
+    *,
+    prepend_bos: bool | None = None,
+    truncate: bool = False,
+    padding_side: str = "right",
 ) -> Tokens:
     """See :meth:`interp.models.base.Model.tokens`."""
-    from interp.models.inputs import check_ids, explain_ids
-
     items: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     if items and all(isinstance(item, int) for item in items):
         items = [items]
@@ -47,7 +49,7 @@ def _ids(item: Any, row: int) -> list[int]:
     return ids
 
 
-def encode(model: Model, texts: Sequence[str], prepend_bos: bool | None = None) -> list[list[int]]:
+def encode(model: Network, texts: Sequence[str], prepend_bos: bool | None = None) -> list[list[int]]:
     """Token ids of each text, of any length, begun and ended as :meth:`Model.tokens` does."""
     tokenizer = model.tokenizer
     if tokenizer is None:

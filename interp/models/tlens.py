@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from interp.edits import edit
 from interp.errors import ModelError
-from interp.frames import Frame
+from interp.frames import Frame, Inputs
 from interp.models.base import Model
-from interp.models.inputs import Inputs, explain_ids
+from interp.models.ids import explain_ids
 from interp.models.running import Stop, Visit, check_all_made, check_finite, evaluating, wrong_axes
 from interp.sites import KINDS, Site, SiteTable
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float64, Shaped
@@ -21,31 +20,13 @@ from interp.moments.config import MomentsConfig, size_text
 from interp.moments.sums import Sums, TotalSums, empty, gather, gather_twin
 from interp.sites import Site
 
-__all__ = ["Moments", "SiteMoments"]
+__all__ = ["Accumulator", "SiteMoments", "merged", "need_pair", "scatter_of"]
 
 logger = logging.getLogger("interp")
 
 
-class Moments:
-    """A mergeable, mean-shifted, float64-reduced accumulator over rows of several sites.
-
-    Row i of every site must stand for the same sample. With the default ``products="float32"`` rows are multiplied in
-    float32 and summed in float64 (values right to about 1e-6); ``"float64"`` costs twice the time (1e-9).
-
-    Parameters
-    ----------
-    widths
-        Site -> d.
-    cross
-        True keeps the cross-product of every pair of sites (exact CKA between them), a sequence of pairs only those.
-        Memory: 8 (sum d)^2 / 2 bytes for all pairs instead of 8 sum d^2.
-    max_bytes
-        Refuse a configuration that takes more; None refuses nothing. The size is logged before it is allocated.
-    device
-        Where the sums live.
-    **options
-        Fields of :class:`~interp.moments.config.MomentsConfig`: twin, block, n_classes, parts, products, chunk.
-    """
+class Accumulator:
+    """The sums, how rows are taken in and how they are read; :class:`interp.Moments` says what each option is."""
 
     def __init__(
         self,
@@ -82,20 +63,6 @@ class Moments:
     ) -> int:
         """What a Moments of these sites would take in memory."""
         return MomentsConfig.of(widths, cross, **options).n_bytes
-
-    @classmethod
-    def of(cls, data: Any, **options: Any) -> Moments:
-        """Moments of arrays, Activations or a store; see :func:`interp.moments.sources.moments_of`."""
-        from interp.moments.sources import moments_of
-
-        return moments_of(data, **options)
-
-    @classmethod
-    def stream(cls, model: Any, tokens: Any, sites: Any, **options: Any) -> Moments:
-        """Moments straight from a model, nothing kept; see :func:`interp.moments.sources.moments_from_model`."""
-        from interp.moments.sources import moments_from_model
-
-        return moments_from_model(model, tokens, sites, **options)
 
     # -- filling ----------------------------------------------------------------------------------
 
@@ -263,34 +230,12 @@ class Moments:
             f" {size_text(c.n_bytes)})"
         )
 
-    # -- merging, files ---------------------------------------------------------------------------
 
-    def merge(self, *others: Moments) -> Moments:
-        """The moments of all rows of these and ``others``, as a new object; any order gives the same to rounding.
-
-        Raises
-        ------
-        InputError
-            Their configurations differ.
-        """
-        return merged([self, *others])
-
-    def save(self, path: str | Path) -> Path:
-        """One safetensors file whose header holds the configuration as JSON."""
-        from interp.moments.files import save
-
-        return save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Moments:
-        """Read :meth:`save`'s file; StoreError if it is missing, torn, foreign or does not fit its configuration."""
-        from interp.moments.files import load
-
-        return load(path)
+M = TypeVar("M", bound=Accumulator)
 
 
-def merged(many: Iterable[Moments]) -> Moments:
-    """The moments of all rows together; see :meth:`Moments.merge`."""
+def merged(many: Iterable[M]) -> M:
+    """The moments of all rows together; see :meth:`interp.Moments.merge`."""
     held = list(many)
     config = held[0].config
     for one in held[1:]:
@@ -300,7 +245,7 @@ def merged(many: Iterable[Moments]) -> Moments:
             )
     filled = [one for one in held if one.n]
     device = held[0]._parts[0][("n",)].device
-    out = Moments.__new__(Moments)
+    out = type(held[0]).__new__(type(held[0]))
     out._begin(config, None, device)
     out.dropped = sum(one.dropped for one in held)
     if not filled:
@@ -319,7 +264,7 @@ def merged(many: Iterable[Moments]) -> Moments:
 class SiteMoments:
     """One site of a Moments: what the functions of ``interp.metrics`` take in place of rows."""
 
-    moments: Moments
+    moments: Accumulator
     site: str
 
     @property

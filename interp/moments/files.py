@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from interp.errors import InputError, StoreError
-from interp.moments.accumulator import Moments
+from interp.moments.accumulator import Accumulator
 from interp.moments.config import MomentsConfig
 from interp.moments.sums import Sums, empty
 
 __all__ = ["load", "save"]
+
+M = TypeVar("M", bound=Accumulator)
 
 SCHEMA = 1
 _HEADER = "interp_moments"
@@ -25,7 +27,7 @@ def _label(part: int, key: tuple[str, ...], config: MomentsConfig) -> str:
     return "/".join([str(part), key[0], *where])
 
 
-def save(moments: Moments, path: str | Path) -> Path:
+def save(moments: Accumulator, path: str | Path) -> Path:
     """Write everything, atomically."""
     from safetensors.torch import save as pack
 
@@ -47,13 +49,13 @@ def save(moments: Moments, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path) -> Moments:
-    """Read it back; every sum must be there, of its shape, finite."""
+def load(path: str | Path, kind: type[M]) -> M:
+    """Read it back as a ``kind``; every sum must be there, of its shape, finite."""
     path = Path(path)
     head, tensors = _read(path)
     try:
         config = MomentsConfig.from_record(head["config"])
-        moments = Moments.__new__(Moments)
+        moments = kind.__new__(kind)
         moments._begin(config, None, torch.device("meta"))  # nothing is allocated on a file's word
         moments.dropped, moments._n_chunks, moments._n_blocks = (
             head["dropped"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,23 +11,26 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError
-from interp.moments.accumulator import Moments
+from interp.moments.accumulator import Accumulator
 from interp.sites import Site
 from interp.tokens import Tokens
 
 __all__ = ["moments_from_model", "moments_of"]
 
+M = TypeVar("M", bound=Accumulator)
+
 
 def moments_of(
     data: Any,
+    kind: type[M],
     *,
     labels: Any = None,
     sites: Any = None,
     batch_size: int = 8192,
     bad_rows: str = "raise",
     **options: Any,
-) -> Moments:
-    """Moments of rows that exist already.
+) -> M:
+    """Moments of rows that exist already, as a ``kind``.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def moments_of(
     sites
         Which of them; all by default.
     **options
-        As for :class:`Moments`; ``n_classes`` is counted from ``labels`` where it is not given.
+        As for :class:`interp.Moments`; ``n_classes`` is counted from ``labels`` where it is not given.
     """
     marks = None if labels is None else torch.as_tensor(labels)
     if marks is not None:
@@ -52,25 +55,31 @@ def moments_of(
     elif isinstance(data, Tensor | np.ndarray):
         data = {"x": data}
     if not isinstance(data, Mapping):
-        return _from_store(data, marks, sites, batch_size, bad_rows, options)
+        return _from_store(data, kind, marks, sites, batch_size, bad_rows, options)
     rows = {str(site): _floats(torch.as_tensor(x)) for site, x in data.items()}
     if sites is not None:
         rows = {str(site): rows[str(site)] for site in _several(sites)}
-    made = Moments({site: x.shape[-1] for site, x in rows.items()}, **options)
+    made = kind({site: x.shape[-1] for site, x in rows.items()}, **options)
     made.update(rows, labels=marks, bad_rows=bad_rows)
     return made
 
 
-def _from_store(
-    store: Any, marks: Tensor | None, sites: Any, batch_size: int, bad_rows: str, options: dict[str, Any]
-) -> Moments:
+def _from_store(  # six facts of one call
+    store: Any,
+    kind: type[M],
+    marks: Tensor | None,
+    sites: Any,
+    batch_size: int,
+    bad_rows: str,
+    options: dict[str, Any],
+) -> M:
     if not hasattr(store, "batches"):
         raise InputError(
             f"moments are made of arrays, Activations or an ActivationStore; got {type(store).__name__}"
         )
     chosen = store.sites if sites is None else [Site.parse(site) for site in _several(sites)]
     widths = {str(site): int(np.prod(store.shapes[site])) for site in chosen}
-    made = Moments(widths, **options)
+    made = kind(widths, **options)
     for batch in store.batches(batch_size, sites=list(chosen), shuffle=False):
         rows = {str(site): _floats(batch[site].flatten(1)) for site in chosen}
         made.update(rows, labels=None if marks is None else marks[batch.index], bad_rows=bad_rows)
@@ -81,13 +90,14 @@ def moments_from_model(
     model: Any,
     tokens: Any,
     sites: Any,
+    kind: type[M],
     *,
     labels: Tensor | None = None,
     batch_size: int = 8,
     positions: Any = None,
     bad_rows: str = "raise",
     **options: Any,
-) -> Moments:
+) -> M:
     """Moments of a model's activations, batch by batch; only the sums are kept.
 
     Parameters
@@ -120,7 +130,7 @@ def moments_from_model(
                 else marks
             )
         if made is None:
-            made = Moments({site: x.shape[1] for site, x in rows.items()}, **options)
+            made = kind({site: x.shape[1] for site, x in rows.items()}, **options)
         made.update(rows, labels=marks, bad_rows=bad_rows)
     if made is None:
         raise InputError("there are no tokens to run")

@@ -132,7 +132,7 @@ def made(
         provenance=provenance | {"tokenizer": tokenizer, "bos": bool(words and words.start)},
     )
     if model is not None:
-        from interp.models.inputs import check_ids, explain_ids
+        from interp.models.ids import check_ids, explain_ids
 
         for tokens in (task.clean, task.corrupted):
             check_ids(model, tokens.ids)

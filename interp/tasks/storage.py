@@ -7,26 +7,53 @@ and the hash of prompts and answers, which is checked.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
-from interp.errors import InterpError, StoreError
+from torch import Tensor
+
+from interp.errors import StoreError
 from interp.runs.files import json_bytes, write_bytes_atomic
 from interp.tasks.pairs import Pair
-from interp.tasks.published import reference
+from interp.tasks.published import Reference, reference
 from interp.tasks.scoring import NONE
+from interp.tokens import Tokens
 
-if TYPE_CHECKING:
-    from interp.tasks.task import Task
-    from interp.tokens import Tokens
-
-__all__ = ["SCHEMA", "from_lines", "load", "save", "to_lines"]
+__all__ = ["SCHEMA", "Paired", "parts_of", "read_lines", "to_lines", "write_lines"]
 
 SCHEMA = 1
 FORMAT = "interp task"
 
 
-def to_lines(task: Task) -> list[dict[str, Any]]:
+@runtime_checkable
+class Paired(Protocol):
+    """What is written of a :class:`interp.tasks.Task`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def measure(self) -> str: ...
+    @property
+    def clean(self) -> Tokens: ...
+    @property
+    def corrupted(self) -> Tokens: ...
+    @property
+    def answers(self) -> Tensor: ...
+    @property
+    def wrong(self) -> Tensor: ...
+    @property
+    def facts(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def texts(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def reference(self) -> Reference | None: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+    def describe(self) -> dict[str, Any]: ...
+
+
+def to_lines(task: Paired) -> list[dict[str, Any]]:
     """The header and a row per pair, as JSON values."""
     rows = []
     for i, (texts, fact) in enumerate(zip(task.texts, task.facts, strict=True)):
@@ -59,7 +86,7 @@ def to_lines(task: Task) -> list[dict[str, Any]]:
     return [header, *rows]
 
 
-def save(task: Task, path: str | Path) -> Path:
+def write_lines(task: Paired, path: str | Path) -> Path:
     """Write ``task`` so that ``path`` holds all of it or what it held before."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,51 +98,39 @@ def _real(tokens: Tokens, row: int) -> list[int]:
     return tokens.ids[row][tokens.mask[row]].tolist()
 
 
-def _padding(task: Task) -> int:
+def _padding(task: Paired) -> int:
     padded = task.clean.ids[~task.clean.mask]
     return int(padded[0]) if len(padded) else 0
 
 
-def load(path: str | Path) -> Task:
-    """See :meth:`interp.tasks.Task.load`."""
-    path = Path(path)
-    return from_lines(_lines(path), source=path)
-
-
-def from_lines(lines: list[dict[str, Any]], *, source: str | Path) -> Task:
-    """The task that :func:`to_lines` wrote; ``source`` is what errors call it.
+def parts_of(lines: list[dict[str, Any]], *, source: str | Path) -> tuple[list[Pair], dict[str, Any], str]:
+    """The pairs that :func:`to_lines` wrote, the options of ``Task.of`` beside them, and the hash they must have.
 
     Raises
     ------
     StoreError
-        The lines are foreign, of a later schema, or changed.
+        The lines are foreign or of a later schema; ``source`` is what the message calls them.
+    KeyError, TypeError, AttributeError, ValueError
+        Something is missing or of another type.
     """
-    from interp.tasks.task import Task
-
     header, rows = _checked(lines, source)
-    try:
-        strings = {int(key): str(text) for key, text in header["tokens"].items()}
-        known = header["reference"]
-        task = Task.of(
-            [_pair(row) for row in rows],
-            name=header["name"],
-            measure=header["measure"],
-            show=lambda token: strings.get(token, str(token)),
-            pad=header["pad"],
-            side=header["side"],
-            reference=None if known is None else reference(known[0], version=known[1]),
-            provenance=header["provenance"],
-        )
-    except (InterpError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StoreError(f"{source} cannot be read as a task: {type(error).__name__}: {error}") from error
-    if task.describe()["prompts_sha256"] != header.get("prompts_sha256"):
-        raise StoreError(
-            f"{source} is damaged or was edited: its prompts and answers do not have the hash it names"
-        )
-    return task
+    strings = {int(key): str(text) for key, text in header["tokens"].items()}
+    known = header["reference"]
+    options = {
+        "name": header["name"],
+        "measure": header["measure"],
+        "show": lambda token: strings.get(token, str(token)),
+        "pad": header["pad"],
+        "side": header["side"],
+        "reference": None if known is None else reference(known[0], version=known[1]),
+        "provenance": header["provenance"],
+    }
+    return [_pair(row) for row in rows], options, header["prompts_sha256"]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a task file; StoreError if there is none, or it is torn."""
+    path = Path(path)
     if not path.is_file():
         raise StoreError(f"no task at {path}")
     try:

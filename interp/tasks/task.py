@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import InputError, nearest
+from interp.errors import InputError, InterpError, StoreError, nearest
 from interp.tasks import scoring
 from interp.tasks.published import Reference
 from interp.tasks.scoring import MEASURES, NONE
+from interp.tasks.storage import parts_of, read_lines, write_lines
 from interp.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -272,9 +273,7 @@ class Task:
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON lines: a header, then a row per pair. See :mod:`interp.tasks.storage`."""
-        from interp.tasks.storage import save
-
-        return save(self, path)
+        return write_lines(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Task:
@@ -285,9 +284,29 @@ class Task:
         StoreError
             The file is missing, torn, foreign, changed, or of a later schema.
         """
-        from interp.tasks.storage import load
+        return cls.from_lines(read_lines(path), source=path)
 
-        return load(path)
+    @classmethod
+    def from_lines(cls, lines: list[dict[str, Any]], *, source: str | Path) -> Task:
+        """The task of the lines that :meth:`save` writes; ``source`` is what errors call them.
+
+        Raises
+        ------
+        StoreError
+            They are foreign, changed, or of a later schema.
+        """
+        try:
+            pairs, options, named = parts_of(lines, source=source)
+            task = cls.of(pairs, **options)
+        except StoreError:
+            raise
+        except (InterpError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StoreError(f"{source} cannot be read as a task: {type(error).__name__}: {error}") from error
+        if task.describe()["prompts_sha256"] != named:
+            raise StoreError(
+                f"{source} is damaged or was edited: its prompts and answers do not have the hash it names"
+            )
+        return task
 
     def __repr__(self) -> str:
         said = [f"{key}={self.provenance[key]}" for key in ("split", "corruption") if key in self.provenance]

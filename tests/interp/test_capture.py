@@ -50,6 +50,21 @@ def test_batches_join_and_stream(model) -> None:
     assert empty[R].shape[0] == 0
 
 
+def test_a_tensor_without_a_batch_axis_is_not_joined_over_batches() -> None:
+    class Normed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.weight = torch.nn.Softmax(dim=-1), torch.nn.Parameter(torch.randn(3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.norm(self.weight)
+
+    model, x = interp.load(Normed()), torch.randn(4, 3)
+    assert model.capture(x, "norm")["norm"].shape == (3, 3)
+    with pytest.raises(interp.SiteError, match="first axis is not the batch: capture it without batch_size"):
+        model.capture(x, "norm", batch_size=2)
+
+
 def test_dtype_is_chosen(model) -> None:
     acts = model.capture(ids(), [R, "logits"], dtype=torch.float16)
     assert {t.dtype for t in acts.values()} == {torch.float16}

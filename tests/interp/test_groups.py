@@ -11,8 +11,8 @@ import torch
 
 from interp.errors import CheckError, InputError
 from interp.toys import Group
-from interp.toys.groups.irreps import Irrep, complete
-from interp.toys.groups.proof import prove_irrep
+from interp.toys.groups.irreps import Irrep
+from interp.toys.groups.splitting import complete
 from interp.toys.groups.words import Word
 from interp.toys.groups.young import partitions, transpositions
 
@@ -86,7 +86,7 @@ def test_an_irrep_that_is_none_is_refused() -> None:
     doubled = Group("S3").irreps()[1].matrices
     twice = torch.stack([torch.block_diag(m, m) for m in doubled])
     with pytest.raises(CheckError, match="<chi, chi> = 1"):
-        prove_irrep(Irrep(label="twice", kind="real", matrices=twice, table=Group("S3").table))
+        Irrep(label="twice", kind="real", matrices=twice, table=Group("S3").table).verify()
 
 
 def test_candidates_that_miss_an_irrep_are_refused() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import networkx
 import pytest
 
 from interp.lazy import attach
@@ -146,3 +148,25 @@ def test_no_pickle_is_written_or_read(root: Path) -> None:
     ]
     # one foreign format is nothing else; it is read with weights_only=True
     assert found == ["sae/formats/archives.py: torch.save("]
+
+
+def imports_of(file: Path, root: Path) -> set[str]:
+    """The files of the four packages that ``file`` imports, wherever in it: at the top, in a function, for types."""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = {name.replace(".", "/") + ".py" for name in named if name.partition(".")[0] in PACKAGES}
+    return {path for path in paths if (root / path).is_file()}
+
+
+def test_no_file_imports_itself_by_way_of_others(root: Path) -> None:
+    files = [file for package in PACKAGES for file in (root / package).rglob("*.py")]
+    graph = networkx.DiGraph(
+        (file.relative_to(root).as_posix(), other) for file in files for other in imports_of(file, root)
+    )
+    assert graph.number_of_edges() > 1000
+    circles = [sorted(c) for c in networkx.strongly_connected_components(graph) if len(c) > 1]
+    assert circles == []

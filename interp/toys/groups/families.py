@@ -13,7 +13,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from interp.errors import InputError, nearest
-from interp.toys.groups.irreps import Irrep, complete, spread
+from interp.toys.groups.irreps import Irrep, spread
+from interp.toys.groups.splitting import complete
+from interp.toys.groups.table import GroupTable
 from interp.toys.groups.young import partitions, transpositions
 
 __all__ = ["LARGEST", "build", "generated"]
@@ -279,9 +281,7 @@ def _product(name: str, factors: Sequence[Made]) -> Made:
 def _irreps_of(
     names: Sequence[str], table: Tensor, candidates: Candidates | None
 ) -> Callable[[], Sequence[Irrep]]:
-    from interp.toys.groups.group import Group
-
-    return lambda: complete(Group.__new__(Group)._set("factor", names, table), candidates)
+    return lambda: complete(GroupTable("factor", names, table), candidates)
 
 
 def _tensored(left: Callable[[], Sequence[Irrep]], right: Callable[[], Sequence[Irrep]]) -> Candidates:

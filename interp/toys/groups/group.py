@@ -1,30 +1,27 @@
-"""The noun: a finite group as its multiplication table, and what follows from it."""
+"""The noun: a finite group with its irreps, characters, subgroups and their proof."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-import torch
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor
 
 from interp.errors import InputError, nearest
-from interp.toys.groups.axioms import check_table, generating_set
-
-if TYPE_CHECKING:
-    from interp.toys.groups.irreps import Irrep
-    from interp.toys.groups.lattice import Subgroup
-    from interp.toys.groups.proof import Proof
+from interp.toys.groups.axioms import check_table
+from interp.toys.groups.families import build, generated
+from interp.toys.groups.irreps import Irrep, character_table, characters
+from interp.toys.groups.lattice import Subgroup, subgroups_of
+from interp.toys.groups.proof import Proof
+from interp.toys.groups.proving import prove
+from interp.toys.groups.splitting import Candidates, complete
+from interp.toys.groups.table import GroupTable
 
 __all__ = ["Group"]
 
-Candidates = Callable[[], Iterable[tuple[str, Tensor]]]
-"""Labelled real orthogonal representations that together hold every irrep; they may be reducible or repeated."""
 
-
-class Group:
+class Group(GroupTable):
     """A finite group: ``table[i, j]`` is the index of the product of elements i and j.
 
     Parameters
@@ -50,21 +47,13 @@ class Group:
     (24, False, [1, 3, 2, 3, 1])
     """
 
-    name: str
-    order: int
-    elements: tuple[str, ...]
-    table: Int64[Tensor, "left right"]
-
     def __init__(self, name: str) -> None:
-        from interp.toys.groups.families import build
-
         self._set(name, *build(name))
 
     def _set(
         self, name: str, elements: Sequence[str], table: Tensor, candidates: Candidates | None = None
     ) -> Group:
-        self.name, self.elements, self.table = name, tuple(elements), table
-        self.order = len(self.elements)
+        super().__init__(name, elements, table)
         self._candidates = candidates
         return self
 
@@ -94,79 +83,12 @@ class Group:
         InputError
             A generator is no permutation, or the group is larger than 5040.
         """
-        from interp.toys.groups.families import generated
-
         return cls.__new__(cls)._set(name, *generated(generators, name=name))
-
-    def __len__(self) -> int:
-        return self.order
 
     def __repr__(self) -> str:
         return f"Group({self.name!r}, order={self.order}{', abelian' if self.is_abelian else ''})"
 
-    # -- elements ---------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def identity(self) -> int:
-        """The index of the identity element."""
-        return int((self.table.diagonal() == torch.arange(self.order)).nonzero()[0, 0])
-
-    @functools.cached_property
-    def inverse(self) -> Int64[Tensor, " element"]:
-        """The index of each element's inverse."""
-        return (self.table == self.identity).int().argmax(1)
-
-    @functools.cached_property
-    def is_abelian(self) -> bool:
-        """Whether every two elements commute."""
-        return torch.equal(self.table, self.table.T)
-
-    @functools.cached_property
-    def generators(self) -> tuple[int, ...]:
-        """A small generating set, found greedily."""
-        return generating_set(self.table)
-
-    @functools.cached_property
-    def element_orders(self) -> Int64[Tensor, " element"]:
-        """The order of each element."""
-        row = torch.arange(self.order)
-        power, orders = row.clone(), torch.ones(self.order, dtype=torch.int64)
-        while (power != self.identity).any():
-            orders += power != self.identity
-            power = torch.where(power == self.identity, power, self.table[power, row])
-        return orders
-
-    def index(self, element: str) -> int:
-        """The index of an element by its name.
-
-        Raises
-        ------
-        InputError
-            No element has that name; the message says the nearest.
-        """
-        if element not in self.elements:
-            raise InputError(f"{self.name} has no element {element!r}{nearest(element, self.elements)}")
-        return self.elements.index(element)
-
-    # -- structure --------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def class_of(self) -> Int64[Tensor, " element"]:
-        """The conjugacy class of each element, numbered by first appearance."""
-        found = torch.full((self.order,), -1)
-        count = 0
-        for x in range(self.order):
-            if found[x] < 0:
-                found[self.table[self.table[:, x], self.inverse]] = count
-                count += 1
-        return found
-
-    @functools.cached_property
-    def classes(self) -> tuple[tuple[int, ...], ...]:
-        """The conjugacy classes as element indices."""
-        return tuple(
-            tuple((self.class_of == c).nonzero()[:, 0].tolist()) for c in range(int(self.class_of.max()) + 1)
-        )
+    # -- representations --------------------------------------------------------------------------
 
     def irreps(self) -> tuple[Irrep, ...]:
         """All irreducible real representations, the trivial one first. Computed once.
@@ -178,8 +100,6 @@ class Group:
 
     @functools.cached_property
     def _irreps(self) -> tuple[Irrep, ...]:
-        from interp.toys.groups.irreps import complete
-
         return complete(self, self._candidates)
 
     def irrep(self, label: str) -> Irrep:
@@ -199,15 +119,14 @@ class Group:
 
     def characters(self) -> Float64[Tensor, "irrep element"]:
         """The characters of the real irreps."""
-        return torch.stack([irrep.character for irrep in self.irreps()])
+        return characters(self.irreps())
 
     def character_table(self) -> Complex128[Tensor, "row class"]:
         """The ordinary (complex) character table, a row per complex irrep, a column per class of :attr:`classes`.
 
         A real irrep of complex type gives two conjugate rows, one of quaternionic type half its character.
         """
-        rows = [row for irrep in self.irreps() for row in irrep.complex_characters()]
-        return torch.stack(rows)[:, [members[0] for members in self.classes]]
+        return character_table(self.irreps(), self.classes)
 
     def subgroups(self) -> tuple[Subgroup, ...]:
         """Every subgroup, by ascending order. Computed once; S5 (156) takes a second, S6 (1455) several."""
@@ -215,8 +134,6 @@ class Group:
 
     @functools.cached_property
     def _subgroups(self) -> tuple[Subgroup, ...]:
-        from interp.toys.groups.lattice import subgroups_of
-
         return subgroups_of(self)
 
     def verify(self) -> Proof:
@@ -227,6 +144,4 @@ class Group:
         CheckError
             Something does not hold; the message says what.
         """
-        from interp.toys.groups.proof import prove
-
-        return prove(self)
+        return prove(self, self.irreps())

@@ -1,4 +1,4 @@
-"""Irreducible real representations: the noun, and how a complete set is gathered from candidates.
+"""Irreducible real representations: the noun, its proof, and the characters of many.
 
 A real irrep of dimension d has an endomorphism algebra of dimension e: 1 (real type), 2 (complex), 4 (quaternionic).
 Its matrix entries span a space of functions on the group of dimension d^2 / e, and these spaces, one per irrep, are
@@ -12,25 +12,19 @@ Serre, "Linear Representations of Finite Groups", chapters 2 and 13.2 (the three
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor
 
 from interp.errors import CheckError
+from interp.toys.groups.axioms import generating_set
+from interp.toys.groups.proof import Check, Proof, concluded
+from interp.toys.groups.traces import Kind, commuting, frobenius_schur
 
-if TYPE_CHECKING:
-    from interp.toys.groups.group import Group
-    from interp.toys.groups.proof import Proof
-
-__all__ = ["Irrep", "complete", "frobenius_schur", "kind_of", "spread"]
-
-Kind = Literal["real", "complex", "quaternionic"]
-_KINDS: dict[tuple[int, int], Kind] = {(1, 1): "real", (2, 0): "complex", (4, -2): "quaternionic"}
-"""By <chi, chi> and the Frobenius-Schur sum of a real representation; every other pair is reducible."""
+__all__ = ["Irrep", "character_table", "characters", "checks_of", "spread"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the basis is computed once, when first asked for
@@ -82,7 +76,7 @@ class Irrep:
         if self.kind == "quaternionic":
             return (self.character.to(torch.complex128) / 2,)
         # J commutes with every matrix and J^2 = -1: it acts as i and -i on the two halves.
-        j = _averaged(self.matrices, antisymmetric=True)
+        j = commuting(self.matrices, antisymmetric=True)
         j = j / (-(j @ j).diagonal().mean()).sqrt()
         imaginary = torch.einsum("gij,ji->g", self.matrices, j)
         half = torch.complex(self.character, imaginary) / 2
@@ -96,12 +90,48 @@ class Irrep:
         CheckError
             It is not.
         """
-        from interp.toys.groups.proof import prove_irrep
-
-        return prove_irrep(self)
+        return concluded(repr(self), checks_of(self, generating_set(self.table)))
 
     def __repr__(self) -> str:
         return f"Irrep({self.label!r}, dim={self.dim}, {self.kind})"
+
+
+def checks_of(irrep: Irrep, generators: Sequence[int]) -> Iterator[Check]:
+    """Every statement that an irrep makes about itself, and how far each is from holding."""
+    rho, table, d = irrep.matrices, irrep.table, irrep.dim
+    chi, e = irrep.character, irrep.endomorphism_dim
+    order = len(table)
+
+    def check(statement: str, deviation: Tensor | float) -> Check:
+        return Check(statement=f"{irrep.label}: {statement}", deviation=float(deviation))
+
+    # rho(g) rho(b) = rho(g b) for generators g and all b carries over to all products of generators
+    off = [(rho[g] @ rho - rho[table[g]]).abs().max() for g in generators]
+    yield check("rho(a) rho(b) = rho(ab)", torch.stack(off).max())
+    eye = torch.eye(d, dtype=torch.float64)
+    yield check("rho(a) is orthogonal", (rho @ rho.transpose(1, 2) - eye).abs().max())
+    yield check(f"<chi, chi> = {e}", abs(float(chi.square().mean()) - e))
+    indicator = {1: 1, 2: 0, 4: -2}[e]
+    yield check(f"mean of chi(a^2) = {indicator}", abs(frobenius_schur(table, chi) - indicator))
+    yield check(
+        "chi is constant on classes",
+        torch.stack([(chi[table[g]] - chi[table[:, g]]).abs().max() for g in generators]).max(),
+    )
+    rank = int(torch.linalg.matrix_rank(rho.flatten(1))) if order <= 1000 or e > 1 else irrep.rank
+    yield check(f"its entries span d^2 / e = {irrep.rank} dimensions", abs(rank - irrep.rank))
+
+
+def characters(irreps: Sequence[Irrep]) -> Float64[Tensor, "irrep element"]:
+    """The characters of real irreps."""
+    return torch.stack([irrep.character for irrep in irreps])
+
+
+def character_table(
+    irreps: Sequence[Irrep], classes: Sequence[Sequence[int]]
+) -> Complex128[Tensor, "row class"]:
+    """The ordinary character table, a row per complex irrep, a column per conjugacy class."""
+    rows = [row for irrep in irreps for row in irrep.complex_characters()]
+    return torch.stack(rows)[:, [members[0] for members in classes]]
 
 
 def spread(table: Int64[Tensor, "left right"], images: dict[int, Tensor]) -> Float64[Tensor, "element d d"]:
@@ -126,66 +156,3 @@ def spread(table: Int64[Tensor, "left right"], images: dict[int, Tensor]) -> Flo
     if not known.all():
         raise CheckError(f"the generators {list(images)} reach {int(known.sum())} of {order} elements")
     return matrices
-
-
-def frobenius_schur(table: Tensor, character: Tensor) -> float:
-    """The mean of chi(g^2): 1, 0, -1 for a complex irrep; 1, 0, -2 for a real one by type."""
-    return float(character[table.diagonal()].mean())
-
-
-def kind_of(table: Tensor, character: Tensor) -> Kind | None:
-    """The type of a real representation with this character, None where it is reducible."""
-    norm, indicator = float(character.square().mean()), frobenius_schur(table, character)
-    if abs(norm - round(norm)) + abs(indicator - round(indicator)) > 1e-6:
-        raise CheckError(f"no character: <chi, chi> = {norm:.6g}, Frobenius-Schur sum {indicator:.6g}")
-    return _KINDS.get((round(norm), round(indicator)))
-
-
-def complete(
-    group: Group, candidates: Callable[[], Iterable[tuple[str, Tensor]]] | None
-) -> tuple[Irrep, ...]:
-    """Every irrep of ``group``, out of labelled candidates, or from its table alone.
-
-    Raises
-    ------
-    CheckError
-        The irreps found do not fill the functions on the group.
-    """
-    from interp.toys.groups.splitting import regular_parts, split
-
-    found: list[Irrep] = []
-    filled = 0
-    for label, matrices in (candidates or functools.partial(regular_parts, group))():
-        pieces = split(matrices, group.table)
-        for piece, mark in zip(pieces, _marks(len(pieces)), strict=True):
-            character = piece.diagonal(dim1=1, dim2=2).sum(-1)
-            if any(irrep.character.sub(character).abs().max() < 1e-6 for irrep in found):
-                continue
-            kind = kind_of(group.table, character)
-            if kind is None:
-                raise CheckError(f"a part of {label!r} of {group.name} is still reducible")
-            found.append(Irrep(label=label + mark, kind=kind, matrices=piece, table=group.table))
-            filled += found[-1].rank
-        if filled == group.order:
-            break
-    if filled != group.order:
-        raise CheckError(f"the irreps found for {group.name} fill {filled} of {group.order} dimensions")
-    return tuple(_trivial_first(found))
-
-
-def _trivial_first(found: Sequence[Irrep]) -> list[Irrep]:
-    return sorted(found, key=lambda irrep: not bool((irrep.character - 1).abs().max() < 1e-6))
-
-
-def _marks(n: int) -> list[str]:
-    """What tells the parts of one candidate apart."""
-    return [""] if n == 1 else ["+", "-"] if n == 2 else [f".{i + 1}" for i in range(n)]
-
-
-def _averaged(matrices: Tensor, *, antisymmetric: bool = False, seed: int = 0) -> Tensor:
-    """A random operator that commutes with ``matrices``, symmetric or antisymmetric."""
-    d = matrices.shape[1]
-    x = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    x = x - x.T if antisymmetric else x + x.T
-    sides = matrices.transpose(0, 1)  # [d, element, d]
-    return (sides @ x).reshape(d, -1) @ sides.reshape(d, -1).T / len(matrices)

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from interp.toys.groups.axioms import span
-
-if TYPE_CHECKING:
-    from interp.toys.groups.group import Group
+from interp.toys.groups.table import GroupTable
 
 __all__ = ["Subgroup", "subgroups_of"]
 
@@ -59,7 +56,7 @@ def _numbered(least: Tensor) -> Tensor:
     return torch.unique(least, return_inverse=True)[1]
 
 
-def subgroups_of(group: Group) -> tuple[Subgroup, ...]:
+def subgroups_of(group: GroupTable) -> tuple[Subgroup, ...]:
     """Every subgroup, by ascending order, conjugate ones side by side."""
     table, everything = group.table, range(group.order)
     conjugation = table[table, group.inverse[:, None]]  # [g, x] -> g x g^-1
@@ -100,7 +97,7 @@ def subgroups_of(group: Group) -> tuple[Subgroup, ...]:
     )
 
 
-def _prime_power_spans(group: Group) -> Iterator[tuple[int, int]]:
+def _prime_power_spans(group: GroupTable) -> Iterator[tuple[int, int]]:
     """One generator, and the elements as bits, of every cyclic subgroup of prime-power order."""
     seen = set()
     for g, order in enumerate(group.element_orders.tolist()):

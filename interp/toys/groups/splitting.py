@@ -12,23 +12,62 @@ Dixon 1970, "Computing irreducible representations of groups".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from interp.errors import CheckError
-from interp.toys.groups.irreps import kind_of
+from interp.toys.groups.irreps import Irrep
+from interp.toys.groups.table import GroupTable
+from interp.toys.groups.traces import commuting, kind_of
 
-if TYPE_CHECKING:
-    from interp.toys.groups.group import Group
+__all__ = ["Candidates", "complete", "regular_parts", "split"]
 
-__all__ = ["regular_parts", "split"]
+Candidates = Callable[[], Iterable[tuple[str, Tensor]]]
+"""Labelled real orthogonal representations that together hold every irrep; they may be reducible or repeated."""
 
 TRIES = 8
 """Random operators to try before giving up: two eigenvalues may fall together by chance."""
+
+
+def complete(group: GroupTable, candidates: Candidates | None) -> tuple[Irrep, ...]:
+    """Every irrep of ``group``, out of labelled candidates, or from its table alone.
+
+    Raises
+    ------
+    CheckError
+        The irreps found do not fill the functions on the group.
+    """
+    found: list[Irrep] = []
+    filled = 0
+    for label, matrices in (candidates or functools.partial(regular_parts, group))():
+        pieces = split(matrices, group.table)
+        for piece, mark in zip(pieces, _marks(len(pieces)), strict=True):
+            character = piece.diagonal(dim1=1, dim2=2).sum(-1)
+            if any(irrep.character.sub(character).abs().max() < 1e-6 for irrep in found):
+                continue
+            kind = kind_of(group.table, character)
+            if kind is None:
+                raise CheckError(f"a part of {label!r} of {group.name} is still reducible")
+            found.append(Irrep(label=label + mark, kind=kind, matrices=piece, table=group.table))
+            filled += found[-1].rank
+        if filled == group.order:
+            break
+    if filled != group.order:
+        raise CheckError(f"the irreps found for {group.name} fill {filled} of {group.order} dimensions")
+    return tuple(_trivial_first(found))
+
+
+def _trivial_first(found: Sequence[Irrep]) -> list[Irrep]:
+    return sorted(found, key=lambda irrep: not bool((irrep.character - 1).abs().max() < 1e-6))
+
+
+def _marks(n: int) -> list[str]:
+    """What tells the parts of one candidate apart."""
+    return [""] if n == 1 else ["+", "-"] if n == 2 else [f".{i + 1}" for i in range(n)]
 
 
 def split(
@@ -38,19 +77,17 @@ def split(
 
     Cost: order * d^3 for each cut; nothing where the representation is irreducible already.
     """
-    from interp.toys.groups.irreps import _averaged
-
     if kind_of(table, matrices.diagonal(dim1=1, dim2=2).sum(-1)) is not None:
         return [matrices]
     for seed in range(TRIES):
-        spaces = _eigenspaces(_averaged(matrices, seed=seed))
+        spaces = _eigenspaces(commuting(matrices, seed=seed))
         parts = [torch.einsum("gij,ik->gkj", matrices @ v, v) for v in spaces]
         if len(parts) > 1:
             return [piece for part in parts for piece in split(part, table)]
     raise CheckError(f"a reducible representation of dimension {matrices.shape[1]} could not be cut")
 
 
-def regular_parts(group: Group) -> Iterator[tuple[str, Float64[Tensor, "element d d"]]]:
+def regular_parts(group: GroupTable) -> Iterator[tuple[str, Float64[Tensor, "element d d"]]]:
     """One copy of every irrep, cut out of the regular representation; labelled by dimension and a letter."""
     for seed in range(TRIES):
         try:
@@ -69,7 +106,7 @@ def regular_parts(group: Group) -> Iterator[tuple[str, Float64[Tensor, "element 
     raise CheckError(f"the regular representation of {group.name} could not be cut")
 
 
-def _cut(group: Group, seed: int) -> list[Tensor]:
+def _cut(group: GroupTable, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     difference = group.table[group.inverse]  # [a, b] -> a^-1 b
 
