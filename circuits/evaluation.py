@@ -19,7 +19,16 @@ from circuits.stream import Stream
 from interp.errors import InputError
 from interp.results import Result
 
-__all__ = ["GRID", "Faithfulness", "drawn_shares", "evaluate", "fewest", "minimality"]
+__all__ = [
+    "GRID",
+    "Faithfulness",
+    "drawn_shares",
+    "evaluate",
+    "fewest",
+    "measured",
+    "minimality",
+    "shares_of",
+]
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Fractions of all edges at which MIB evaluates."""
@@ -80,7 +89,7 @@ class Faithfulness(Result):
     @property
     def completeness(self) -> np.ndarray:
         """[size] the share of the behaviour that is left when the circuit's edges are cut: low if it is complete."""
-        return _shares(self.removed, self.clean, self.empty)
+        return shares_of(self.removed, self.clean, self.empty)
 
     @property
     def spread(self) -> np.ndarray:
@@ -157,12 +166,10 @@ def evaluate(
     cut = np.concatenate(
         [~keep, keep, *([~np.stack(drawn)] if drawn else []), np.ones((1, layout.n_edges), bool)]
     )
-    clean, scores = _measured(
-        model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget
-    )
+    clean, scores = measured(model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget)
     m = len(sizes)
     patched, removed, random, empty = scores[:m], scores[m : 2 * m], scores[2 * m : -1], scores[-1]
-    value = _shares(patched, clean, empty)
+    value = shares_of(patched, clean, empty)
     shares = drawn_shares(patched, clean, empty, n_draws=n_draws, rng=rng)
     return Faithfulness(
         name="faithfulness",
@@ -174,7 +181,7 @@ def evaluate(
             f"edges outside the circuit carry {ABLATIONS[ablation]}; edges chosen by {_BY[by]}"
             f"{', dangling parts removed' if prune else ''}; ratio of means; interval: bootstrap over examples"
         ),
-        chance=_shares(random, clean, empty).reshape(n_random, m).mean(0) if n_random else None,
+        chance=shares_of(random, clean, empty).reshape(n_random, m).mean(0) if n_random else None,
         axes=("edges",),
         ticks=(tuple(str(k) for k in sizes),),
         provenance={
@@ -192,7 +199,7 @@ def evaluate(
         removed=removed,
         clean=clean,
         empty=empty,
-        control=_shares(random, clean, empty).reshape(n_random, m),
+        control=shares_of(random, clean, empty).reshape(n_random, m),
         by=by,
         ablation=ablation,
     )
@@ -227,10 +234,8 @@ def minimality(
     cut = np.repeat(~graph.chosen[None], len(inside) + 2, axis=0)
     cut[np.arange(len(inside)), inside] = True
     cut[-1] = True
-    clean, scores = _measured(
-        model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget
-    )
-    share = _shares(scores[:-1], clean, scores[-1])
+    clean, scores = measured(model, graph, task, cut, ablation=ablation, batch_size=batch_size, budget=budget)
+    share = shares_of(scores[:-1], clean, scores[-1])
     return Result(
         name="minimality",
         value=share[-1] - share[:-1],
@@ -243,7 +248,7 @@ def minimality(
     )
 
 
-def _measured(
+def measured(
     model: Any,
     graph: Graph,
     task: Any,
@@ -285,7 +290,8 @@ def drawn_shares(
     return (weights[usable] @ (patched - empty).T) / bottom[usable, None]
 
 
-def _shares(patched: np.ndarray, clean: np.ndarray, empty: np.ndarray) -> np.ndarray:
+def shares_of(patched: np.ndarray, clean: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """[set] the share of the gap between ``empty`` and ``clean`` that each set keeps; InputError where none is."""
     gap = clean.mean() - empty.mean()
     if abs(gap) <= 1e-9 * (np.abs(clean).mean() + np.abs(empty).mean() + 1e-30):
         raise InputError(

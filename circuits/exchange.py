@@ -5,7 +5,7 @@ Texts come from models and files, so every one is escaped for the format it goes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,7 +19,16 @@ from interp.runs.files import read_json, write_bytes_atomic, write_json_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Scored", "read_eap", "write_csv", "write_dot", "write_eap", "write_graphml", "write_neuronpedia"]
+__all__ = [
+    "Scored",
+    "attribution_graph",
+    "read_eap",
+    "write_csv",
+    "write_dot",
+    "write_eap",
+    "write_graphml",
+    "write_neuronpedia",
+]
 
 
 @runtime_checkable
@@ -198,18 +207,24 @@ def write_neuronpedia(
         )
         link["weight"] += facts.get("score", 1.0)
         link["ports"][facts.get("port", "in")] = facts.get("score", 1.0)
-    meta = {
-        "slug": "circuit",
-        "scan": str(graph.provenance.get("model", "model")),
-        "prompt": prompt,
-        "prompt_tokens": list(tokens),
-        "schema_version": 1,
-        "info": {"method": graph.method, "convention": graph.convention, "n": graph.n},
-    }
+    info = {"method": graph.method, "convention": graph.convention, "n": graph.n}
+    named = {"slug": "circuit", "scan": str(graph.provenance.get("model", "model")), "info": info}
+    return attribution_graph(path, named, nodes, list(links.values()), prompt=prompt, tokens=tokens)
+
+
+def attribution_graph(
+    path: str | Path,
+    named: Mapping[str, Any],
+    nodes: Sequence[Mapping[str, Any]],
+    links: Sequence[Mapping[str, Any]],
+    *,
+    prompt: str,
+    tokens: Sequence[str],
+) -> Path:
+    """Nodes and links in the frame that Neuronpedia's schema asks for; ``named`` is slug, scan and info."""
+    meta = {**named, "prompt": prompt, "prompt_tokens": list(tokens), "schema_version": 1}
     params = {"pinnedIds": [], "supernodes": [], "linkType": "both"}
-    write_json_atomic(
-        path, {"metadata": meta, "qParams": params, "nodes": nodes, "links": list(links.values())}
-    )
+    write_json_atomic(path, {"metadata": meta, "qParams": params, "nodes": nodes, "links": links})
     return Path(path)
 
 

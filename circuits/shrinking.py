@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuits.evaluation import _measured, _shares
+from circuits.evaluation import measured, shares_of
 from circuits.graph import By, Graph
 from circuits.references import Ablation
 from interp.errors import InputError
@@ -55,11 +55,11 @@ def shrink(
     sizes = np.unique(np.geomspace(1, n, 24).round().astype(int))
     while True:
         masks = np.stack([graph.top(int(k), by=by).chosen for k in sizes])  # type: ignore[arg-type]
-        clean, scores = _measured(
+        clean, scores = measured(
             model, graph, task, np.concatenate([~masks, np.ones((1, n), bool)]), ablation=ablation,
             batch_size=batch_size, budget=budget,
         )  # fmt: skip
-        tried |= dict(zip(sizes.tolist(), _shares(scores[:-1], clean, scores[-1]).tolist(), strict=True))
+        tried |= dict(zip(sizes.tolist(), shares_of(scores[:-1], clean, scores[-1]).tolist(), strict=True))
         tried[n] = 1.0  # the network itself, not what rounding made of it
         failed = max((k for k, share in tried.items() if share < least), default=0)
         size = min(k for k in tried if k > failed)

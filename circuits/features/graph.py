@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from circuits.exchange import attribution_graph
 from interp.errors import InputError, nearest
 from interp.results import Result
-from interp.runs.files import write_json_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,14 +130,9 @@ class FeatureGraph(Result):
             {"source": u, "target": v, "weight": float(w)}
             for (u, v), w in zip(self.edges, self.edge_effect, strict=True)
         ]
-        meta = {
+        named = {
             "slug": "feature-circuit",
             "scan": str(self.provenance.get("model", "model")),
-            "prompt": prompt,
-            "prompt_tokens": list(self.tokens),
-            "schema_version": 1,
             "info": {"convention": self.convention, "n": self.n},
         }
-        params: dict[str, Any] = {"pinnedIds": [], "supernodes": [], "linkType": "both"}
-        write_json_atomic(path, {"metadata": meta, "qParams": params, "nodes": nodes, "links": links})
-        return Path(path)
+        return attribution_graph(path, named, nodes, links, prompt=prompt, tokens=self.tokens)
