@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from circuits.estimating import say_cost
 from circuits.options import (
-    AsJson,
+    Ablation,
     Check,
-    Device,
     Grouping,
     Least,
     Method,
     Pairs,
-    Seed,
     Split,
     Steps,
+    Task,
     question,
+    require_pairs,
 )
 from circuits.telling.commands import differ, tell
-
-_TASK = (
-    "A task (ioi, greater_than, docstring, gender, sva, induction, calendar), a file of pairs, or 'planted'."
-)
-_MODEL = "A folder, a hub name, an embedded network, or planted:two-hop and the like with their own prompts."
+from interp.commands.invocation import Call, enroll, require_place
+from interp.commands.options import AsJson, Backend, Device, DryRun, ModelOption, Seed
 
 
 def register(app: typer.Typer) -> None:
     """Add `circuit` to the command line."""
     group = typer.Typer(help="Find circuits and say how faithful they are.", no_args_is_help=True)
-    group.command("find")(find)
-    group.command("report")(tell)
-    group.command("diff")(differ)
+    enroll(group, "find", find, configured=True)
+    enroll(group, "report", tell, configured=True)
+    enroll(group, "diff", differ)
     app.add_typer(group, name="circuit")
 
 
 def find(  # noqa: PLR0913  (one option each)
-    task: Annotated[str, typer.Argument(help=_TASK)],
-    model: Annotated[str, typer.Option(help=_MODEL)] = "mini",
+    call: Call,
+    task: Task,
+    model: ModelOption = "mini",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit"),
     method: Method = "eap-ig",
     steps: Steps = 5,
     n: Pairs = 64,
     split: Split = "heldout",
-    ablation: Annotated[str, typer.Option(help="What cut edges carry: corrupted, zero, mean.")] = "corrupted",
+    ablation: Ablation = "corrupted",
     least: Least = 0.9,
     check: Check = 50,
     gqa: Grouping = "ungrouped",
     seed: Seed = 0,
+    backend: Backend = "auto",
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Score every edge, choose the smallest circuit that is faithful enough, check the scores, and write it all.
@@ -68,11 +67,16 @@ def find(  # noqa: PLR0913  (one option each)
     """
     import circuits
     from circuits.exchange import write_csv
-    from interp.runs.files import ensure_folder, write_json_atomic
+    from interp.runs.files import write_json_atomic
     from interp.runs.provenance import provenance
 
-    ensure_folder(out)
-    loaded, asked = question(task, model, device=device, n=n, split=split, seed=seed)
+    require_pairs(task)
+    require_place(out)
+    loaded, asked = question(task, model, device=device, backend=backend, n=n, split=split, seed=seed)
+    if dry_run:
+        say_cost(loaded, asked, method=method, steps=steps, gqa=gqa, check=check, as_json=as_json)
+        return
+    call.keep(out)
     options: dict[str, Any] = {"ablation": ablation}
     graph = circuits.attribute(loaded, asked, method=method, steps=steps, gqa=gqa, **options)  # type: ignore[arg-type]
     faithfulness = circuits.evaluate(loaded, graph, asked, seed=seed, **options)
@@ -83,7 +87,7 @@ def find(  # noqa: PLR0913  (one option each)
         worst = graph.order()[:check]
         graph = circuits.edge_effects(loaded, asked, edges=worst, graph=graph, **options)
     record = _record(graph, faithfulness, chosen, asked)
-    record["provenance"] = provenance(loaded, seed=seed, command=shlex.join(["interp", *sys.argv[1:]]))
+    record["provenance"] = provenance(loaded, seed=seed, command=call.line)
     graph.save(out / "graph.safetensors")
     faithfulness.save(out / "faithfulness.safetensors")
     write_csv(graph, out / "edges.csv")

@@ -93,7 +93,7 @@ def _interrupted() -> int:
 def build() -> typer.Typer:
     """The application with every registered subcommand; one that cannot be loaded says so when it is called."""
     app = typer.Typer(
-        add_completion=False,
+        add_completion=True,
         no_args_is_help=True,
         rich_markup_mode=None,  # plain text: rich costs start-up time and breaks lines of piped output
         pretty_exceptions_enable=False,

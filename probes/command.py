@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interp.commands.analyze import Backend
+from interp.commands.invocation import Call, enroll, require_file, require_place
+from interp.commands.options import (
+    PROBES,
+    AsJson,
+    Backend,
+    Device,
+    DryRun,
+    MaxTokens,
+    Model,
+    Seed,
+    Sites,
+    choices,
+)
 
 logger = logging.getLogger("interp")
 
 
 def register(app: typer.Typer) -> None:
     """Add `probe` to the command line."""
-    app.command("probe")(probe)
+    enroll(app, "probe", probe, configured=True)
 
 
 def probe(  # noqa: PLR0913 - a command's options
-    model: Annotated[str, typer.Argument(help="A folder, a hub name, or an embedded network.")],
+    call: Call,
+    model: Model,
     out: Annotated[Path, typer.Option(help="A folder for the table, the figures and the results.")],
     labels: Annotated[
         Path | None,
@@ -31,23 +46,23 @@ def probe(  # noqa: PLR0913 - a command's options
     label: Annotated[
         list[str] | None, typer.Option(help="Which of an embedded network's labels; may be repeated.")
     ] = None,
-    sites: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Where to read; may be repeated.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="logistic, lda, ridge or mass_mean.")] = "logistic",
+    sites: Sites = None,
+    method: Annotated[
+        str,
+        typer.Option(help=f"The probe: {', '.join(PROBES)}.", autocompletion=choices(*PROBES)),
+    ] = "logistic",
     extra: Annotated[
         list[str] | None,
         typer.Option(help="random_init, shuffled_tokens, mdl, transfer, curve; may be repeated."),
     ] = None,
     n_seeds: Annotated[int, typer.Option(min=1, help="Splits by text.")] = 3,
     max_samples: Annotated[int, typer.Option(min=10, help="Labelled tokens at most.")] = 4000,
-    n_tokens: Annotated[int, typer.Option(min=100, help="Tokens of an embedded network's own text.")] = 8000,
-    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The first split; texts of an embedded network.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    max_tokens: MaxTokens = 8000,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Held-out accuracy of a probe at every site, with its controls, for one or several labels.
 
@@ -56,13 +71,20 @@ def probe(  # noqa: PLR0913 - a command's options
     from interp import load
     from probes import sweep
 
+    require_place(out)
+    require_file(labels, what="file of labels")
     network = load(model, backend=backend, device=device)
-    tokens, known = _material(network, model, labels, label, n_tokens, seed)
+    tokens, known = _material(network, model, labels, label, max_tokens, seed)
+    where = sites or ["blocks.*.hook_resid_post"]
+    if dry_run:
+        cost = estimate(network, tokens, known, where, method, n_seeds, max_samples, extra or ())
+        typer.echo(json.dumps(cost, indent=2) if as_json else _cost(cost))
+        return
+    call.keep(out)
     found = sweep(
-        network, known, sites or ["blocks.*.hook_resid_post"], tokens=tokens, probe=method, extras=extra or (),
+        network, known, where, tokens=tokens, probe=method, extras=extra or (),
         seeds=range(seed, seed + n_seeds), max_samples=max_samples, progress=True,
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     table = found.table()
     table.to_csv(out / "probes.csv", index=False)
     for i, (name, one) in enumerate(found.items()):  # labels come from files; their names are no paths
@@ -73,10 +95,55 @@ def probe(  # noqa: PLR0913 - a command's options
         for j, figure in enumerate(figures):
             figure.update_layout(title=name).write_html(out / f"label-{i}-{j}.html", include_plotlyjs=True)
     if as_json:
-        typer.echo(table.to_json(orient="records", indent=2))
+        typer.echo(
+            json.dumps({"out": str(out), "rows": json.loads(table.to_json(orient="records"))}, indent=2)
+        )
     else:
         typer.echo(table.round(3).to_string(index=False))
     logger.info("written to %s", out)
+
+
+def estimate(  # noqa: PLR0913 - what a sweep is given
+    network: Any, tokens: Any, known: dict[str, Any], where: list[str], method: str, n_seeds: int, max_samples: int,
+    extra: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Passes, seconds, memory and disk bytes of a sweep, from one label at one site with one seed.
+
+    Untrained and shuffled baselines read and fit once more each; other extras are not counted, and named.
+    Cost: that one sweep, and two passes over at most sixteen texts.
+    """
+    from probes import sweep
+
+    names = list(dict.fromkeys(str(site) for name in where for site in network.find(name)))
+    few = tokens[: min(16, len(tokens))]
+    acts = network.capture(few, names)  # the first pass warms up
+    began = time.perf_counter()
+    network.capture(few, names)
+    reading = (time.perf_counter() - began) * len(tokens) / len(few)
+    label = next(iter(known))
+    began = time.perf_counter()
+    sweep(network, known[label], [names[-1]], tokens=tokens, probe=method, seeds=[0], max_samples=max_samples)
+    once = time.perf_counter() - began
+    times = len(known) * (1 + sum(name in ("random_init", "shuffled_tokens") for name in extra))
+    rows = sum(acts[name].numel() * acts[name].element_size() for name in names) * len(tokens) // len(few)
+    return {
+        "labels": len(known),
+        "sites": len(names),
+        "forward_passes": len(tokens) * times,
+        "seconds": round(times * (reading + max(0.0, once - reading) * len(names) * n_seeds), 1),
+        "memory_bytes": rows + sum(p.numel() * p.element_size() for p in network.module.parameters()),
+        "disk_bytes": 5_000_000 * len(known),
+        "not_counted": [name for name in extra if name in ("mdl", "transfer", "curve")],
+    }
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    aside = f", besides {', '.join(cost['not_counted'])}" if cost["not_counted"] else ""
+    return (
+        f"{cost['labels']} labels at {cost['sites']} sites, {cost['forward_passes']} texts read: about "
+        f"{cost['seconds']:.0f} s{aside}, {cost['memory_bytes'] / 1e6:.0f} MB of memory, "
+        f"{cost['disk_bytes'] / 1e6:.0f} MB of disk"
+    )
 
 
 def _material(

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from circuits.estimating import say_cost
 from circuits.options import (
-    AsJson,
     Check,
-    Device,
     Grouping,
     Least,
     Method,
     Pairs,
-    Seed,
     Split,
     Steps,
+    Task,
     question,
+    require_pairs,
 )
+from interp.commands.invocation import Call, require_file, require_place
+from interp.commands.options import AsJson, Backend, Device, DryRun, ModelOption, Seed
 
 __all__ = ["CircuitVerifier", "differ", "tell"]
 
@@ -30,10 +30,9 @@ LISTED = 20
 
 
 def tell(  # noqa: PLR0913  (one option each)
-    task: Annotated[
-        str, typer.Argument(help="A task, a file of pairs, or 'own': what an embedded network was made for.")
-    ],
-    model: Annotated[str, typer.Option(help="A folder, a hub name, or an embedded network.")] = "mini",
+    call: Call,
+    task: Task,
+    model: ModelOption = "mini",
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("circuit-report"),
     graph: Annotated[
         Path | None, typer.Option(help="A graph.safetensors that `circuit find` wrote for the same prompts.")
@@ -46,7 +45,9 @@ def tell(  # noqa: PLR0913  (one option each)
     check: Check = 50,
     gqa: Grouping = "ungrouped",
     seed: Seed = 0,
+    backend: Backend = "auto",
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Find a circuit, measure it, and tell it: one page that opens anywhere, and the same as files.
@@ -61,7 +62,15 @@ def tell(  # noqa: PLR0913  (one option each)
     """
     import circuits
 
-    loaded, asked = question(task, model, device=device, n=n, split=split, seed=seed)
+    require_pairs(task)
+    require_file(graph, what="graph")
+    require_place(out)
+    loaded, asked = question(task, model, device=device, backend=backend, n=n, split=split, seed=seed)
+    if dry_run:
+        scored = None if graph is None else "known"
+        say_cost(loaded, asked, method=scored or method, steps=steps, gqa=gqa, check=check, as_json=as_json)
+        return
+    call.keep(out)
     scored = (
         circuits.Graph.load(graph)
         if graph is not None
@@ -69,7 +78,7 @@ def tell(  # noqa: PLR0913  (one option each)
     )
     made = circuits.report(
         loaded, asked, scored, out=out / "report.html", least=least, check=check, seed=seed,
-        command=shlex.join(["interp", *sys.argv[1:]]),
+        command=call.line,
     )  # fmt: skip
     if as_json:
         typer.echo(

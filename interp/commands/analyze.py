@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.commands.invocation import Call, enroll, require_file, require_place
+from interp.commands.options import (
+    AsJson,
+    Backend,
+    Device,
+    DryRun,
+    MaxTokens,
+    Model,
+    Resume,
+    Seed,
+    Texts,
+    Window,
+)
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.study.analysis import Analysis
     from interp.study.planning import Plan
 
-Backend = Literal["auto", "transformers", "transformer_lens", "nnsight", "torch"]
-_MODEL = "A folder, a hub name, or an embedded network such as mini, group:C59 or planted:induction."
-_TEXTS = "What to study it on: .jsonl with a field 'text', or .txt with blank lines between texts."
-_WINDOW = "Tokens in a window; longer texts are read in several."
-
 
 def register(app: typer.Typer) -> None:
     """Add `analyze` to the command line."""
-    app.command("analyze")(analyze)
+    enroll(app, "analyze", analyze, configured=True)
 
 
-def analyze(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "mini",
-    texts: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
+def analyze(  # noqa: PLR0913 - a command's options
+    call: Call,
+    model: Model = "mini",
+    texts: Texts = None,
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
-    seed: Annotated[int, typer.Option(min=0, help="For everything that is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
-    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens to study, at most.")] = 32768,
-    seq_len: Annotated[
-        int | None, typer.Option(min=2, help=_WINDOW, show_default="512 or the context")
-    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    max_tokens: MaxTokens = 32768,
+    window: Window = None,
     stations: Annotated[
         str | None, typer.Option(help="Which to visit, with commas.", show_default="all")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Take over what an earlier run finished, or begin anew.")
-    ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    resume: Resume = True,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Study a model from end to end and write one report (HTML and JSON).
 
@@ -64,24 +65,22 @@ def analyze(
         raise InputError("--stations names no station")
     from interp import load
     from interp.cli import raise_if_interrupted
-    from interp.runs.files import ensure_folder
     from interp.study.analysis import run
     from interp.study.job import prepare
 
-    if texts is not None and not texts.is_file():
-        raise InputError(f"no text file {str(texts)!r}" + (" (it is a folder)" if texts.is_dir() else ""))
-    if not dry_run:
-        ensure_folder(out)  # before the minutes of work, not after
+    require_file(texts)
+    require_place(out)  # before the minutes of work, not after
     _check_device(device)
     loaded = load(model, backend=backend, device=device)
-    job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=seq_len)
+    job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=window)
     if dry_run:
         from interp.study.planning import plan
 
         _say_plan(plan(job, out), as_json=as_json)
         return
     raise_if_interrupted()
-    result = run(job, out, resume=resume, command=shlex.join(["interp", *sys.argv[1:]]))
+    call.keep(out)
+    result = run(job, out, resume=resume, command=call.line)
     _say_result(result, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(130)

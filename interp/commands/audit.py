@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from interp.commands.analyze import Backend
+from interp.commands.invocation import enroll
+from interp.commands.options import AsJson, Backend, Device, Model, Sites
 
 
 def register(app: typer.Typer) -> None:
     """Add `audit` to the command line."""
-    app.command("audit")(audit)
+    enroll(app, "audit", audit)
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="A folder, a hub name, or an embedded network.")],
-    sites: Annotated[
-        list[str] | None, typer.Option(help="Names or globs; repeatable.", show_default="all")
-    ] = None,
-    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    model: Model,
+    sites: Sites = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Perturb every site on a short input and report what happens.
 

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.commands.analyze import Backend
+from interp.commands.invocation import Call, enroll, require_file, require_place
+from interp.commands.options import (
+    AsJson,
+    Backend,
+    BatchSize,
+    Device,
+    DryRun,
+    Model,
+    NeededSites,
+    NeededTexts,
+    Resume,
+    Seed,
+    Window,
+)
 
 if TYPE_CHECKING:
     from interp.stores.harvesting import Settings
@@ -22,36 +35,22 @@ COLUMN_BYTES = 16  # document, token and position of a row
 
 def register(app: typer.Typer) -> None:
     """Add `capture` to the command line."""
-    app.command("capture")(capture)
+    enroll(app, "capture", capture, configured=True)
 
 
 def capture(  # noqa: PLR0913 - a command's options
-    model: Annotated[str, typer.Argument(help="A folder, a hub name, or an embedded network.")],
-    texts: Annotated[
-        Path,
-        typer.Option(
-            help="What it reads: .jsonl with a text in each line, or .txt with blank lines between texts."
-        ),
-    ],
-    sites: Annotated[
-        list[str],
-        typer.Option(
-            metavar="GLOB", help="Where to read, such as 'blocks.*.hook_resid_post'; may be repeated."
-        ),
-    ],
+    call: Call,
+    model: Model,
+    texts: NeededTexts,
+    sites: NeededSites,
     out: Annotated[
         Path, typer.Option(help="The store becomes a folder in this one, named by the hash of its settings.")
     ],
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16 on the disk.", show_default="the model's")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows a forward pass.")] = 16,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="Tokens in a window; longer texts are cut.", show_default="the model's, at most 1024"
-        ),
-    ] = None,
+    batch_size: BatchSize = 16,
+    window: Window = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -68,14 +67,12 @@ def capture(  # noqa: PLR0913 - a command's options
     ] = None,
     column: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
     bos: Annotated[bool, typer.Option(help="Keep the rows of the beginning-of-sequence token.")] = True,
-    backend: Annotated[Backend, typer.Option(help="The library that runs it.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="For a model that draws random numbers in its forward pass.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped, or refuse to.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    resume: Resume = True,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Keep a model's activations at some sites on disk, one row a token, for every text of a file.
 
@@ -85,33 +82,37 @@ def capture(  # noqa: PLR0913 - a command's options
     """
     from interp import load
     from interp.stores.harvesting import _settings, harvest
-    from interp.stores.texts import read_texts
 
-    read_texts(texts)  # a missing file is refused before the model is loaded
+    require_file(texts)
+    require_place(out)
     network = load(model, backend=backend, device=device)
     if dry_run:
-        settings = _settings(network, sites, dtype, context, batch_size, shard_rows, bos, seed)
+        settings = _settings(network, sites, dtype, window, batch_size, shard_rows, bos, seed)
         cost = estimate(network, texts, settings, column=column, max_tokens=max_tokens) | {
             "free_bytes": _free(out)
         }
         _say_estimate(cost, as_json=as_json)
         return
-    store = harvest(
-        network,
-        texts,
-        sites,
-        out,
-        dtype=dtype,
-        batch_size=batch_size,
-        context=context,
-        shard_rows=shard_rows,
-        include_bos=bos,
-        column=column,
-        max_tokens=max_tokens,
-        resume=resume,
-        seed=seed,
-        log=out / "capture.jsonl",
-    )
+    try:
+        store = harvest(
+            network,
+            texts,
+            sites,
+            out,
+            dtype=dtype,
+            batch_size=batch_size,
+            context=window,
+            shard_rows=shard_rows,
+            include_bos=bos,
+            column=column,
+            max_tokens=max_tokens,
+            resume=resume,
+            seed=seed,
+            log=out / "capture.jsonl",
+        )
+    finally:
+        if out.is_dir():  # refused work leaves nothing, stopped work says what it was
+            call.keep(out)
     logger.info("the store holds %d rows in %d shards", store.n_rows, len(store.shards))
     if as_json:
         import json

@@ -17,11 +17,13 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from interp.cli import GROUP, MARKER, PACKAGES, load
+from interp.commands.invocation import enroll
+from interp.commands.options import AsJson
 
 DISTRIBUTION = "interp-toolkit"
 REINSTALL = f"then reinstall {DISTRIBUTION} (pip install --force-reinstall --no-deps)"
@@ -29,14 +31,10 @@ REINSTALL = f"then reinstall {DISTRIBUTION} (pip install --force-reinstall --no-
 
 def register(app: typer.Typer) -> None:
     """Add `doctor` to the command line."""
-    app.command("doctor")(doctor)
+    enroll(app, "doctor", doctor)
 
 
-def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
-) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Check the installation: versions, devices, overwritten or hidden packages, plugins.
 
     Exit code 1 if something is wrong.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from interp.commands.invocation import enroll
+from interp.commands.options import AsJson
+
 GROUP = "interp.verifiers"
 
 
 def register(app: typer.Typer) -> None:
     """Add `verify` to the command line."""
-    app.command("verify")(verify)
+    enroll(app, "verify", verify)
 
 
 def verify(
@@ -23,6 +27,7 @@ def verify(
     model: Annotated[
         str | None, typer.Option(help="The model of a report, where its name does not load it.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check an activation store against its hashes, or do a report again.
 
@@ -37,14 +42,17 @@ def verify(
     """
     if path.suffix == ".json":
         ok, said = _verifier(path).verify(path, model=model)
-        typer.echo(said, err=not ok)
-        if not ok:
-            raise typer.Exit(1)
-        return
-    from interp import open_store
+    else:
+        from interp import open_store
 
-    store = open_store(path).verify()
-    typer.echo(f"VERIFIED {store.n_rows} rows in {len(store.shards)} shards")
+        store = open_store(path).verify()
+        ok, said = True, f"VERIFIED {store.n_rows} rows in {len(store.shards)} shards"
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), "verified": ok, "said": said}))
+    else:
+        typer.echo(said, err=not ok)
+    if not ok:
+        raise typer.Exit(1)
 
 
 def _verifier(path: Path) -> Any:

@@ -1,10 +1,9 @@
-"""What a training was asked to do: a file's options, those of the command line over them, and the echo on disk."""
+"""What a training was asked to do, and the echo of it on disk that a run which goes on is held against."""
 
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,48 +17,18 @@ __all__ = ["asked", "echo"]
 CONFIG, DATA = "config.json", "data.json"
 
 
-def asked(file: Path | None, options: Sequence[str]) -> TrainConfig:
-    """The configuration of a TOML or JSON file with ``name=value`` options over it.
+def asked(values: Mapping[str, Any]) -> TrainConfig:
+    """The training that options by name describe; a whole number will do where a float is meant.
 
     Raises
     ------
     InputError
-        A file that cannot be read, an option that does not exist (with the nearest), or a value of another type.
+        A value of another type, or a combination that cannot run.
     """
-    values = {} if file is None else _read(file)
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"--set {option!r} is not NAME=VALUE, such as --set k=16")
-        values[name.strip()] = _value(value.strip())
     kinds = {field.name: str(field.type) for field in fields(TrainConfig)}
     return TrainConfig.of(
         {k: float(v) if kinds.get(k) == "float" and type(v) is int else v for k, v in values.items()}
     )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if file.suffix not in (".toml", ".json"):
-        raise InputError(f"--config {file}: a .toml or .json file is expected")
-    if not file.is_file():
-        raise InputError(
-            f"--config {file}: " + ("it is a folder" if file.is_dir() else "there is no such file")
-        )
-    try:
-        values = read_json(file) if file.suffix == ".json" else tomllib.loads(file.read_text("utf-8"))
-    except (StoreError, ValueError) as error:  # a TOML or a decoding error is a ValueError
-        raise InputError(f"--config {file} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"--config {file}: options by name are expected, not a {type(values).__name__}")
-    return values
-
-
-def _value(text: str) -> Any:
-    """As JSON where it is JSON, else the text itself."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def echo(out: Path, config: TrainConfig, data: Mapping[str, Any], *, resume: bool) -> None:
@@ -76,7 +45,7 @@ def echo(out: Path, config: TrainConfig, data: Mapping[str, Any], *, resume: boo
     begun = (out / "metrics.jsonl").exists() or (out / "checkpoints").exists()
     if begun and not resume:
         raise InputError(
-            f"{out} already holds a run; say --resume to go on with it, or choose another folder"
+            f"{out} already holds a run; leave out --no-resume to go on with it, or choose another folder"
         )
     now = {CONFIG: config.as_dict(), DATA: json.loads(json.dumps(data))}
     for name, what in ((CONFIG, "another configuration"), (DATA, "other data")) if begun else ():

@@ -8,50 +8,57 @@ from typing import Annotated, Any
 
 import typer
 
+from interp.commands.invocation import enroll
+from interp.commands.options import AsJson, Seed, choices
+
+FORMATS = (
+    "native", "saelens", "saelens_legacy", "sparsify", "dictionary_learning", "gemma_scope", "gemma_scope_2",
+)  # fmt: skip
+"""Written out, because asking :mod:`sae.formats` would import torch for a line of help; a test holds them equal."""
+
 
 def register(group: typer.Typer) -> None:
     """Add `convert` to `interp sae`."""
-    group.command("convert")(convert)
+    enroll(group, "convert", convert)
 
 
 def convert(
     source: Annotated[
         Path, typer.Argument(help="A coder's folder or file, in any format that sae.load reads.")
     ],
-    destination: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")],
     format: Annotated[
-        str, typer.Option(help="native, saelens, sparsify, dictionary_learning, ...")
+        str,
+        typer.Option(help=f"One of {', '.join(FORMATS)}.", autocompletion=choices(*FORMATS)),
     ] = "native",
     tolerance: Annotated[float, typer.Option(min=0, help="Largest relative difference of a code.")] = 1e-5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the rows that the check draws.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Write a coder in another format, read it back, and compare codes and reconstructions on random rows.
 
     The model and the site go with it where a run's model card names them and the format has a place for them. Exit code
     1 if the format cannot express the coder (the reason is named) or the codes differ.
 
-    Example: interp sae convert runs/x out/ --format saelens
+    Example: interp sae convert runs/mini --out exported --format saelens
     """
     import sae
     from interp.errors import CheckError, InputError
     from sae.formats.agreement import agreement
 
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise InputError(f"{destination} is not an empty folder; choose another")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not an empty folder; choose another")
     coder = sae.load(source)
-    sae.save(coder, destination, format=format, provenance=known(source))
-    found = agreement(coder, sae.load(destination), seed=seed, tolerance=tolerance)
-    record: dict[str, Any] = {"path": str(destination), "format": format, **found}
+    sae.save(coder, out, format=format, provenance=known(source))
+    found = agreement(coder, sae.load(out), seed=seed, tolerance=tolerance)
+    record: dict[str, Any] = {"path": str(out), "format": format, **found}
     if max(found["codes"], found["rows"]) > tolerance or found["undecided"] > 0.1 * found["n_rows"]:
         raise CheckError(
-            f"{destination} was written, but does not do the same: codes differ by {found['codes']:.2g} and "
+            f"{out} was written, but does not do the same: codes differ by {found['codes']:.2g} and "
             f"reconstructions by {found['rows']:.2g} of their size on {found['n_rows']} rows ({found['undecided']} "
             "undecided)"
         )
-    typer.echo(json.dumps(record, indent=2) if as_json else str(destination))
+    typer.echo(json.dumps(record, indent=2) if as_json else str(out))
 
 
 def known(source: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from interp.runs.files import free_bytes
 
 if TYPE_CHECKING:
     from sae.commands.material import Material
+    from sae.commands.reading import Read
     from sae.config import TrainConfig
 
-__all__ = ["estimate", "told"]
+__all__ = ["estimate", "estimate_page", "told", "told_page"]
 
 
 def estimate(found: Material, config: TrainConfig, out: Path) -> dict[str, Any]:
@@ -69,4 +70,43 @@ def told(cost: dict[str, Any]) -> str:
         f"{cost['steps']} steps, {cost['rows']} rows of width {cost['d_in']}, {cost['forward_passes']} forward "
         f"passes: about {cost['seconds']:.0f} s, {cost['memory_bytes'] / 1e6:.0f} MB of memory, "
         f"{cost['disk_bytes'] / 1e6:.0f} MB of disk ({cost['free_bytes'] / 1e9:.1f} GB free)"
+    )
+
+
+def estimate_page(found: Read, out: Path, *, causal: int) -> dict[str, Any]:
+    """Passes, seconds, memory and disk bytes of a feature page, from all of it on a thirty-second of the texts.
+
+    The latents that are tried out (``causal``) are counted in passes only, since which they are is not known yet.
+    """
+    from sae.gallery.gathering import gather
+    from sae.gallery.page import blocks
+
+    n = len(found.tokens)
+    few = found.tokens[: max(2, n // 32)]
+    gather(found.coder, found.model, few, found.site)  # the first pass warms up
+    began = time.perf_counter()
+    features = gather(found.coder, found.model, few, found.site)
+    seconds = time.perf_counter() - began
+    facts = {"model": found.model.name, "site": found.site}
+    codes = found.coder.d_sae * 4 * 2
+    weights = sum(p.numel() * p.element_size() for p in found.model.module.parameters())
+    return {
+        "texts": n,
+        "tokens": int(found.tokens.mask.sum()),
+        "forward_passes": n * (1 + (2 * causal > 0)) + 2 * causal,
+        "seconds": round(seconds * n / len(few), 1),
+        "memory_bytes": weights
+        + 2 * found.coder.d_in * codes
+        + 12 * len(features.codes.rows) * n // len(few),
+        "disk_bytes": 2 * sum(len(text) for text in blocks(features, facts).values()),
+        "free_bytes": free_bytes(out),
+    }
+
+
+def told_page(cost: dict[str, Any]) -> str:
+    """The estimate in a line."""
+    return (
+        f"{cost['texts']} texts, {cost['tokens']} tokens: about {cost['seconds']:.0f} s, "
+        f"{cost['memory_bytes'] / 1e6:.0f} MB of memory, {cost['disk_bytes'] / 1e6:.1f} MB of disk "
+        f"({cost['free_bytes'] / 1e9:.1f} GB free)"
     )

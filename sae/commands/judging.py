@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from interp.commands.invocation import enroll, require_file
+from interp.commands.options import AsJson, Backend, Device, MaxTokens, Model, Seed, Texts
+
 _NUMBERS = (
     "explained_variance", "explained_variance_per_row", "mse", "l0", "l1", "dead", "dense", "cosine", "norm_ratio",
     "relative_bias", "shrinkage",
@@ -16,25 +19,22 @@ _NUMBERS = (
 
 def register(group: typer.Typer) -> None:
     """Add `eval` to `interp sae`."""
-    group.command("eval")(judge)
+    enroll(group, "eval", judge, configured=True)
 
 
 def judge(
     coder: Annotated[Path, typer.Argument(help="A coder's folder, or a run's.")],
-    model: Annotated[
-        str, typer.Argument(help="The model it belongs to: a folder, a hub name, an embedded one.")
-    ],
+    model: Model,
     site: Annotated[str, typer.Option(help="Where the coder reads.")],
-    texts: Annotated[Path | None, typer.Option(help="What the model reads: .jsonl, or .txt.")] = None,
-    n_tokens: Annotated[int, typer.Option(min=100, help="At most about so many tokens.")] = 50_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of an embedded network's own text.")] = 1,
+    texts: Texts = None,
+    max_tokens: MaxTokens = 50_000,
+    seed: Seed = 1,
     skip_first: Annotated[
         bool, typer.Option("--skip-first", help="Leave each text's first token out.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a coder: reconstruction, sparsity, the loss through the model, and labels where they are known.
 
@@ -43,7 +43,10 @@ def judge(
     from sae import evaluate
     from sae.commands.reading import read
 
-    found = read(coder, model, site, texts=texts, n_tokens=n_tokens, seed=seed, device=device)
+    require_file(texts)
+    found = read(
+        coder, model, site, texts=texts, max_tokens=max_tokens, seed=seed, device=device, backend=backend
+    )
     result = evaluate(found.coder, found.tokens, model=found.model, site=found.site, skip_first=skip_first)
     record: dict[str, Any] = {
         "coder": str(coder),

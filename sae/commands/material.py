@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, nearest
 from sae.streaming import ModelRows, model_rows
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def material(
         raise InputError(
             f"{source} has no texts of its own and is no store: give a file with --texts"
             + (" (the folder does not exist)" if "/" in source and not Path(source).exists() else "")
+            + nearest(source, names())
         )
     network = load(source, backend=backend, device=device)  # pyright: ignore[reportArgumentType]
     if own:

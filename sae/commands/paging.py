@@ -8,30 +8,32 @@ from typing import Annotated
 
 import typer
 
+from interp.commands.invocation import ECHO, Call, enroll, require_file, require_place
+from interp.commands.options import AsJson, Backend, Device, DryRun, MaxTokens, Model, Seed, Texts
+
 
 def register(group: typer.Typer) -> None:
     """Add `dashboard` to `interp sae`."""
-    group.command("dashboard")(write)
+    enroll(group, "dashboard", write, configured=True)
 
 
-def write(
+def write(  # noqa: PLR0913 - a command's options
+    call: Call,
     coder: Annotated[Path, typer.Argument(help="A coder's folder, or a run's.")],
-    model: Annotated[
-        str, typer.Argument(help="The model it belongs to: a folder, a hub name, an embedded one.")
-    ],
+    model: Model,
     site: Annotated[str, typer.Option(help="Where the coder reads.")],
     out: Annotated[Path, typer.Option(help="The page; its JSON twin lies beside it.")] = Path(
         "features.html"
     ),
-    texts: Annotated[Path | None, typer.Option(help="What the model reads: .jsonl, or .txt.")] = None,
-    n_tokens: Annotated[int, typer.Option(min=100, help="At most about so many tokens.")] = 200_000,
+    texts: Texts = None,
+    max_tokens: MaxTokens = 200_000,
     causal: Annotated[int, typer.Option(min=0, help="How many latents, the densest, are tried out too.")] = 0,
     twin: Annotated[bool, typer.Option(help="Write the JSON twin, in Neuronpedia's schema.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of texts and of drawn examples.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    seed: Seed = 1,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a page that shows what every latent does: examples, logits, neighbours, a map; prints its path.
 
@@ -42,7 +44,18 @@ def write(
     import sae
     from sae.commands.reading import read
 
-    found = read(coder, model, site, texts=texts, n_tokens=n_tokens, seed=seed, device=device)
+    require_file(texts)
+    require_place(out.parent)
+    found = read(
+        coder, model, site, texts=texts, max_tokens=max_tokens, seed=seed, device=device, backend=backend
+    )
+    if dry_run:
+        from sae.commands.estimate import estimate_page, told_page
+
+        cost = estimate_page(found, out, causal=causal)
+        typer.echo(json.dumps(cost, indent=2) if as_json else told_page(cost))
+        return
+    call.keep(out.parent, name=f"{out.stem}.{ECHO}")
     tried: list[int] = []
     if causal:
         counts = sae.encode(found.coder, found.model, found.tokens, found.site).counts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InputError
+from interp.errors import InputError, nearest
 
 __all__ = ["Read", "read"]
 
@@ -27,8 +27,9 @@ class Read:
 
 
 def read(
-    coder: Path, model: str, site: str, *, texts: Path | None, n_tokens: int, seed: int, device: str
-) -> Read:
+    coder: Path, model: str, site: str, *, texts: Path | None, max_tokens: int, seed: int, device: str,
+    backend: Any = "auto",
+) -> Read:  # fmt: skip
     """Load all of it.
 
     Raises
@@ -46,13 +47,15 @@ def read(
 
     own = embedded(model) if texts is None and model in names() else None
     if texts is None and own is None:
-        raise InputError(f"{model} has no texts of its own: give a file with --texts")
+        raise InputError(
+            f"{model} has no texts of its own: give a file with --texts{nearest(model, names())}"
+        )
     made = sae.load(coder)
-    network = load(model, device=device)
+    network = load(model, device=device, backend=backend)
     found = network.find(site)
     if len(found) != 1:
         raise InputError(f"--site {site} names {len(found)} sites; a coder reads one")
-    material = gather(network, texts=texts, embedded=own, seed=seed, max_tokens=n_tokens)
+    material = gather(network, texts=texts, embedded=own, seed=seed, max_tokens=max_tokens)
     labels = dict(material.labels) if model == "mini" else {}
     return Read(
         coder=made.to(network.device),

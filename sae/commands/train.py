@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.commands.analyze import Backend
+from interp.commands.invocation import Call, enroll, require_file, require_place
+from interp.commands.options import (
+    NETWORKS,
+    AsJson,
+    Backend,
+    Device,
+    DryRun,
+    MaxTokens,
+    Resume,
+    Seed,
+    Texts,
+    choices,
+)
 
 if TYPE_CHECKING:
     from sae.commands.material import Material
@@ -21,17 +31,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sae")
 
 _SOURCE = "A model (a folder, a hub name, an embedded network), or the folder of an activation store."
-_CONFIG = "TOML or JSON with options of sae.TrainConfig, such as a run's own config.json."
-_SET = "One option of sae.TrainConfig, over the file's: k=16, kind=batchtopk; may be repeated."
 
 
 def register(group: typer.Typer) -> None:
     """Add `train` to `interp sae`."""
-    group.command("train")(train)
+    enroll(group, "train", train, configured=True, further=_of_training)
+
+
+def _of_training() -> dict[str, Any]:
+    """The options of a training, which only a configuration names."""
+    from dataclasses import fields
+
+    from sae.config import TrainConfig
+
+    return {field.name: field for field in fields(TrainConfig) if field.name != "seed"}
 
 
 def train(  # noqa: PLR0913 - a command's options
-    source: Annotated[str, typer.Argument(help=_SOURCE, metavar="MODEL|STORE")],
+    call: Call,
+    source: Annotated[
+        str, typer.Argument(help=_SOURCE, metavar="MODEL|STORE", autocompletion=choices(*NETWORKS))
+    ],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     site: Annotated[
         list[str] | None, typer.Option(help="What is read; several lie side by side.", metavar="SITE")
@@ -39,26 +59,22 @@ def train(  # noqa: PLR0913 - a command's options
     target: Annotated[
         list[str] | None, typer.Option(help="What a transcoder writes.", metavar="SITE")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help=_CONFIG)] = None,
-    options: Annotated[list[str] | None, typer.Option("--set", help=_SET, metavar="NAME=VALUE")] = None,
-    texts: Annotated[Path | None, typer.Option(help="What a model reads: .jsonl, or .txt.")] = None,
-    n_tokens: Annotated[
-        int, typer.Option(min=100, help="Tokens of an embedded network's own text.")
-    ] = 100_000,
-    batch: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 16,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out, if there is one.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    backend: Annotated[Backend, typer.Option(help="The library that runs the model.")] = "auto",
-    device: Annotated[str, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output.")
-    ] = False,
+    texts: Texts = None,
+    max_tokens: MaxTokens = 100_000,
+    forward_batch: Annotated[
+        int, typer.Option(min=1, help="Windows a forward pass; the rows of a step are --set batch_size=N.")
+    ] = 16,
+    seed: Seed = 0,
+    resume: Resume = True,
+    dry_run: DryRun = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Train a sparse autoencoder or one of its kin; prints the run's folder.
 
-    It holds config.json, metrics.jsonl, checkpoints/, coder/ (sae.load) and the model card, CARD.md and CARD.json,
+    The options of sae.TrainConfig (kind, d_sae, k, steps, batch_size, lr, ...) are given by --set or in the file.
+    The folder holds config.json, metrics.jsonl, checkpoints/, coder/ (sae.load) and the model card (CARD.md, CARD.json)
     with figures on rows that training never saw. Exit code 130 after Ctrl-C, with a checkpoint to go on from.
 
     Examples:
@@ -72,9 +88,11 @@ def train(  # noqa: PLR0913 - a command's options
     from sae.commands.asked import asked
     from sae.commands.material import material
 
-    wanted = asked(config, options or ())
+    require_file(texts)
+    require_place(out)
+    wanted = asked(call.further | {"seed": seed})
     found = material(
-        source, site or (), target or (), texts=texts, n_tokens=n_tokens, batch=batch, seed=wanted.seed,
+        source, site or (), target or (), texts=texts, n_tokens=max_tokens, batch=forward_batch, seed=seed,
         backend=backend, device=device,
     )  # fmt: skip
     if not found.sites:
@@ -86,11 +104,11 @@ def train(  # noqa: PLR0913 - a command's options
         typer.echo(json.dumps(cost, indent=2) if as_json else told(cost))
         return
     raise_if_interrupted()
-    record = _run(found, wanted, out, resume=resume)
+    record = _run(found, wanted, out, call, resume=resume)
     typer.echo(json.dumps(record, indent=2) if as_json else str(out))
 
 
-def _run(found: Material, wanted: TrainConfig, out: Path, *, resume: bool) -> dict[str, Any]:
+def _run(found: Material, wanted: TrainConfig, out: Path, call: Call, *, resume: bool) -> dict[str, Any]:
     """Train, judge, and write the card."""
     from sae import train as run_training
     from sae.commands.asked import echo
@@ -99,6 +117,7 @@ def _run(found: Material, wanted: TrainConfig, out: Path, *, resume: bool) -> di
     first = int(os.environ.get("RANK", "0")) == 0  # under torchrun one process writes
     if first:
         echo(out, wanted, found.record, resume=resume)
+        call.keep(out)
     try:
         run = run_training(
             found.data,
@@ -111,7 +130,7 @@ def _run(found: Material, wanted: TrainConfig, out: Path, *, resume: bool) -> di
     except KeyboardInterrupt as stopped:
         logger.info("%s", stopped)
         raise typer.Exit(130) from stopped
-    made = card(run, found, command=shlex.join(["interp", *sys.argv[1:]]))
+    made = card(run, found, command=call.line)
     if first:
         write_card(out, made)
     return made

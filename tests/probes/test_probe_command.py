@@ -94,7 +94,7 @@ def run(*arguments: str):
 def test_the_command_writes_a_table_figures_and_results(tmp_path: Path) -> None:
     out = tmp_path / "found"
     ran = run(
-        "induction", "--out", str(out), "--method", "lda", "--n-tokens", "1500", "--n-seeds", "1", "--json"
+        "induction", "--out", str(out), "--method", "lda", "--max-tokens", "1500", "--n-seeds", "1", "--json"
     )
     assert ran.exit_code == 0, ran.output
     table = pd.read_csv(out / "probes.csv")

@@ -20,7 +20,7 @@ def coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_eval_tells_reconstruction_loss_and_labels(coder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sae", "eval", str(coder), "mini", "--site", SITE, "--n-tokens"]
+    words = ["sae", "eval", str(coder), "mini", "--site", SITE, "--max-tokens"]
     assert main([*words, "2000", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["n"] == 31 * 64
@@ -38,7 +38,18 @@ def test_dashboard_writes_the_page_and_prints_its_path(
     coder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page" / "features.html"
-    words = ["sae", "dashboard", str(coder), "mini", "--site", SITE, "--n-tokens", "1280", "--out", str(out)]
+    words = [
+        "sae",
+        "dashboard",
+        str(coder),
+        "mini",
+        "--site",
+        SITE,
+        "--max-tokens",
+        "1280",
+        "--out",
+        str(out),
+    ]
     assert main([*words, "--no-twin", "--causal", "1"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert out.stat().st_size > 20_000
@@ -48,7 +59,7 @@ def test_dashboard_writes_the_page_and_prints_its_path(
 def test_bad_requests_are_named(coder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wide = sae.save(sae.Coder(5, 8, 2), tmp_path / "w")
     for words, message in (
-        (["eval", str(wide), "mini", "--site", SITE, "--n-tokens", "500"], "reads rows of width 5"),
+        (["eval", str(wide), "mini", "--site", SITE, "--max-tokens", "500"], "reads rows of width 5"),
         (["eval", str(coder), "mini", "--site", "blocks.1.hook_resid_pst"], "blocks.1.hook_resid_post"),
         (["eval", str(coder), "mini", "--site", "blocks.*.hook_resid_post"], "names 4 sites"),
         (["eval", str(tmp_path / "none"), "mini", "--site", SITE], "none"),

@@ -194,7 +194,9 @@ def test_a_link_or_a_folder_in_a_file_s_place_is_refused(tmp_path: Path) -> None
 def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark = tmp_path / "ran"
     trainer(tmp_path / "a", Payload(mark))
-    assert main(["sae", "convert", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "native"]) == 1
+    assert (
+        main(["sae", "convert", str(tmp_path / "a"), "--out", str(tmp_path / "b"), "--format", "native"]) == 1
+    )
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert told.err.startswith("error: ")

@@ -27,7 +27,7 @@ SMALL = [
 
 
 def asked(*words: str, out: Path) -> list[str]:
-    return ["sae", "train", "mini", "--site", SITE, "--n-tokens", "4000", *SMALL, "--out", str(out), *words]
+    return ["sae", "train", "mini", "--site", SITE, "--max-tokens", "4000", *SMALL, "--out", str(out), *words]
 
 
 def from_store(store: Path, *words: str, out: Path) -> list[str]:
@@ -50,7 +50,10 @@ def test_a_model_is_trained_on_and_the_folder_says_how(tmp_path: Path, capsys) -
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == card["config"]
     assert sae.load(tmp_path / "run").d_sae == 64
     assert f"| {card['held_out']['n_rows']} held out |" in (tmp_path / "run" / "CARD.md").read_text()
-    assert main(["sae", "convert", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "saelens"]) == 0
+    assert (
+        main(["sae", "convert", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--format", "saelens"])
+        == 0
+    )
     told = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
     assert (told["model_name"], told["hook_name"]) == ("mini", SITE)
 
@@ -129,15 +132,13 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path, store: Path, capsys
     [
         (["--set", "d_sae=0"], "d_sae = 0 must be at least 1"),
         (["--set", "k=65"], "k = 65 exceeds d_sae = 64"),
-        (["--set", "kk=3"], "'kk' is no option of a training; did you mean 'k'"),
         (["--set", "k=many"], "k = 'many' is not of type int"),
         (["--set", "lr=NaN"], "lr = nan must"),
-        (["--set", "k"], "is not NAME=VALUE"),
         (["--set", "batch_size=100000"], "fewer than one batch"),
         (["--site", "mixx"], "mix"),
         (["--config", "nowhere.toml"], "there is no such file"),
         (["--config", "."], "a .toml or .json file is expected"),
-        (["--texts", "x.txt"], "is a store of activations, which needs no --texts"),
+        (["--texts", __file__], "is a store of activations, which needs no --texts"),
     ],
 )
 def test_what_cannot_run_is_named(tmp_path: Path, store: Path, capsys, words: list[str], said: str) -> None:
@@ -160,7 +161,7 @@ def test_what_cannot_run_is_named(tmp_path: Path, store: Path, capsys, words: li
 def test_a_source_or_site_that_is_not_there_is_named(
     tmp_path: Path, capsys, words: list[str], said: str
 ) -> None:
-    assert main(["sae", "train", *words, *SMALL, "--n-tokens", "2000", "--out", str(tmp_path / "run")]) == 1
+    assert main(["sae", "train", *words, *SMALL, "--max-tokens", "2000", "--out", str(tmp_path / "run")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -176,8 +177,8 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, store: Pat
 def test_a_folder_is_gone_on_with_only_by_the_same_run(tmp_path: Path, store: Path, capsys) -> None:
     out = tmp_path / "run"
     assert main(from_store(store, out=out)) == 0
-    assert main(from_store(store, out=out)) == 1
-    assert "already holds a run; say --resume" in capsys.readouterr().err
+    assert main(from_store(store, "--no-resume", out=out)) == 1
+    assert "already holds a run; leave out --no-resume" in capsys.readouterr().err
     before = (out / "config.json").read_bytes()
     assert main(from_store(store, "--resume", "--set", "lr=0.1", out=out)) == 1
     assert "has another configuration (lr: 0.003 there, 0.1 now)" in capsys.readouterr().err
@@ -220,7 +221,7 @@ def overwrite(store: Path, site: str, values: list[float]) -> None:
 
 def test_a_coder_is_converted_and_compared(tmp_path: Path, capsys) -> None:
     sae.save(sae.Coder(6, 16, 3), tmp_path / "a")
-    words = ["sae", "convert", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]
+    words = ["sae", "convert", str(tmp_path / "a"), "--out", str(tmp_path / "b"), "--json"]
     assert main([*words, "--format", "saelens"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["codes"], told["format"], told["l0"]) == (0, "saelens", 3)
@@ -231,7 +232,10 @@ def test_a_coder_is_converted_and_compared(tmp_path: Path, capsys) -> None:
         ("gemma_scope", "has no words for the kind 'topk'"),
         ("safelens", "did you mean 'saelens'"),
     ):
-        assert main(["sae", "convert", str(tmp_path / "a"), str(tmp_path / "c"), "--format", format]) == 1
+        assert (
+            main(["sae", "convert", str(tmp_path / "a"), "--out", str(tmp_path / "c"), "--format", format])
+            == 1
+        )
         assert said in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
 
@@ -247,7 +251,10 @@ def test_a_conversion_that_changes_codes_fails(
     monkeypatch.setattr(sparsify, "biases", forgetful)
     assert assembly.biases is not forgetful
     sae.save(sae.Coder(6, 16, 3), tmp_path / "a")
-    assert main(["sae", "convert", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "sparsify"]) == 1
+    assert (
+        main(["sae", "convert", str(tmp_path / "a"), "--out", str(tmp_path / "b"), "--format", "sparsify"])
+        == 1
+    )
     assert "does not do the same: codes differ by" in capsys.readouterr().err
 
 
