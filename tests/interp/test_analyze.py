@@ -189,8 +189,8 @@ def test_stations_that_cannot_be_imported_stand_as_failures(monkeypatch) -> None
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: entries)
     gone, odd = stations()
-    assert "cannot be imported: ModuleNotFoundError" in gone.reason
-    assert "lacks name, title" in odd.reason
+    assert "cannot be imported: ModuleNotFoundError" in gone.reason  # type: ignore[attr-defined]
+    assert "lacks name, title" in odd.reason  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="station 'gone'"):
         gone.run(Study(model=None, tokens=None, out=Path()))
 
