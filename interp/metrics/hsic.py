@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from interp.moments.sums import Sums
+from interp.moments.sums import Sums, self_product
 
 __all__ = ["FeatureSide", "GramSide", "combine", "feature_sides", "gram_sides", "hsic", "hsic_of_sums"]
 
@@ -110,7 +110,10 @@ def hsic(
         mixed = (x.kept * x.row_sums * y.row_sums).sum(0)
         return combine(trace, mixed, x.ones * y.ones, x.kept.sum(0, dtype=torch.float64), unbiased=unbiased)
     assert isinstance(x, FeatureSide) and isinstance(y, FeatureSide)  # noqa: PT018  (both or neither)
-    cross = torch.stack([a.T @ b for a, b in zip(x.blocks, y.blocks, strict=True)])
+    same = x is y
+    cross = torch.stack(
+        [self_product(a) if same else a.T @ b for a, b in zip(x.blocks, y.blocks, strict=True)]
+    )
     total = cross.sum(0, dtype=torch.float64)
     trace, middle = total.square().sum()[None], x.sums[0] @ total @ y.sums[0]
     middle = middle[None]

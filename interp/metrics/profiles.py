@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 from interp.activations import Activations
@@ -36,6 +36,7 @@ from interp.metrics.spectrum import Spectrum, spectra_of_moments
 from interp.models.inputs import as_tokens
 from interp.moments.accumulator import SiteMoments
 from interp.moments.moments import Moments
+from interp.moments.sums import self_product
 from interp.results import Result
 from interp.sites import Site
 from interp.tokens import Tokens
@@ -98,6 +99,14 @@ def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float[Tensor, "batch p
     ]
 
 
+def _rows(acts: Activations, site: Site) -> Shaped[Tensor, "row ..."]:
+    """The site's rows, without a copy where there is no padding."""
+    value, mask = acts[site], acts.mask
+    return (
+        value.flatten(0, 1) if value.ndim == 3 and mask is not None and bool(mask.all()) else acts.rows(site)
+    )
+
+
 def _sequence_values(paths: Float[Tensor, "batch pos d"], names: Sequence[str]) -> dict[str, list[float]]:
     """Curvature (degrees), token homogeneity and prompt entropy (nats) of each sequence, as ``geometry.py`` has them.
 
@@ -110,7 +119,7 @@ def _sequence_values(paths: Float[Tensor, "batch pos d"], names: Sequence[str]) 
         if "token homogeneity" in out:
             out["token homogeneity"] = (z.sum(1).double().square().sum(1) - n) / (n * (n - 1))
         if "prompt entropy" in out:
-            side = (z @ z.mT if n <= z.shape[2] else z.mT @ z).double() / n
+            side = torch.stack([self_product(each) for each in (z.mT if n <= z.shape[2] else z)]).double() / n
             eig = torch.linalg.eigvalsh(side.nan_to_num()).clamp_min(0)
             out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * side.sum((1, 2))
     if n > 2 and "curvature" in out:
@@ -236,7 +245,7 @@ class _Pass:
         each: dict[str, dict[str, list[float]]] = {name: {str(s): [] for s in found} for name in ordered}
         moments: Moments | None = None
         for acts, marks in self._batches(found, given):
-            rows = {str(site): acts.rows(site) for site in found}
+            rows = {str(site): _rows(acts, site) for site in found}
             moments = moments or Moments({site: x.shape[1] for site, x in rows.items()}, **settings)
             moments.update(rows, labels=marks)
             for site in found if ordered else ():

@@ -123,9 +123,6 @@ def _spectra_along(scatter: Tensor, mean: Tensor, weights: Sequence[float]) -> l
     if scatter.is_cuda or len(mean) < 3:
         outer = torch.outer(mean, mean)
         return [torch.linalg.eigvalsh(scatter + w * outer).clamp_min(0).flip(0) for w in weights]
-    from scipy.linalg import eigh_tridiagonal
-    from scipy.linalg.lapack import dsytrd, dsytrd_lwork
-
     a, m = scatter.numpy(), mean.numpy()
     length = float(np.linalg.norm(m))
     if length > 0 and any(weights):
@@ -136,22 +133,41 @@ def _spectra_along(scatter: Tensor, mean: Tensor, weights: Sequence[float]) -> l
         u = 2 * (a @ v)
         u -= (v @ u) * v
         a = a - np.outer(v, u) - np.outer(u, v)
-    work, _ = dsytrd_lwork(len(m), lower=1)
-    _, diagonal, off, _, _ = dsytrd(a, lower=1, lwork=int(work))  # leaves the first axis where it is
+    diagonal, off = _tridiagonal(a)  # leaves the first axis where it is
     out = []
     for weight in weights:
         shifted = diagonal.copy()
         shifted[0] += weight * length**2
-        eig = eigh_tridiagonal(shifted, off, eigvals_only=True, lapack_driver="sterf")
-        out.append(torch.from_numpy(np.maximum(eig[::-1], 0.0)))
+        out.append(torch.from_numpy(_ascending(shifted, off)[::-1].copy()).clamp_min(0))
     return out
 
 
+def _tridiagonal(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Diagonal and off-diagonal of a symmetric matrix in tridiagonal form."""
+    from scipy.linalg.lapack import dsytrd, dsytrd_lwork
+
+    work, _ = dsytrd_lwork(len(a), lower=1)
+    _, diagonal, off, _, _ = dsytrd(a, lower=1, lwork=int(work))
+    return diagonal, off
+
+
+def _ascending(diagonal: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a tridiagonal matrix (Pal-Walker-Kahan)."""
+    from scipy.linalg.lapack import dsterf
+
+    eig, failed = dsterf(diagonal, off)
+    if failed:
+        raise InputError(
+            f"{failed} eigenvalues of a {len(diagonal)} x {len(diagonal)} matrix did not converge"
+        )
+    return eig
+
+
 def eigenvalues(matrix: Float64[Tensor, "d d"]) -> Float64[Tensor, "d"]:
-    """Eigenvalues of a positive semidefinite matrix, ascending; on the CPU by numpy, whose LAPACK is the quicker."""
-    if matrix.is_cuda:
+    """Eigenvalues of a positive semidefinite matrix, ascending; on the CPU by scipy's LAPACK, which is the quicker."""
+    if matrix.is_cuda or len(matrix) < 3:
         return torch.linalg.eigvalsh(matrix).clamp_min(0)
-    return torch.from_numpy(np.linalg.eigvalsh(matrix.numpy())).clamp_min(0)
+    return torch.from_numpy(_ascending(*_tridiagonal(matrix.numpy()))).clamp_min(0)
 
 
 def _left_out(rows: Tensor, blocks: Sequence[Tensor], *, center: bool) -> list[Float64[Tensor, "eigen"]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from interp.errors import InputError, SiteError, nearest
 from interp.moments.config import MomentsConfig, size_text
-from interp.moments.sums import Sums, TotalSums, empty, gather, gather_twin
+from interp.moments.sums import Sums, TotalSums, count, empty, gather, gather_twin
+from interp.moments.waiting import Waiting
 from interp.sites import Site
 
 __all__ = ["Accumulator", "SiteMoments", "merged", "need_pair", "scatter_of"]
@@ -51,8 +52,9 @@ class Accumulator:
         """Rows left out because some site held NaN or infinity there (only with ``bad_rows="drop"``)."""
         self._parts = [empty(config, device) for _ in range(config.parts)]
         self._shift: dict[str, Tensor] | None = None
-        self._waiting: list[tuple[dict[str, Tensor], Tensor | None]] = []
-        self._n_waiting = self._n_chunks = self._n_blocks = 0
+        self._waiting = Waiting(config.chunk)
+        self._room: dict[str | int, Tensor] = {}
+        self._n_chunks = self._n_blocks = 0
 
     @staticmethod
     def bytes_needed(
@@ -86,10 +88,8 @@ class Accumulator:
         # a finite total has finite terms; one that is not may yet be an overflow, which the row sums then show
         if not all(bool(torch.isfinite(x.sum())) for x in given.values()):
             given, labels = self._without_bad_rows(given, labels, bad_rows)
-        self._waiting.append((given, None if labels is None else labels.long()))
-        self._n_waiting += len(next(iter(given.values())))
-        if self._n_waiting >= self.config.chunk:
-            self._work(whole=True)
+        for rows_of, marks in self._waiting.chunks(given, None if labels is None else labels.long()):
+            self._chunk(rows_of, marks)
 
     def _without_bad_rows(
         self, given: dict[str, Tensor], labels: Tensor | None, bad_rows: str
@@ -135,29 +135,10 @@ class Accumulator:
                 f" up to {int(labels.max())}"
             )
 
-    def _work(self, *, whole: bool) -> None:
-        """Gather the waiting rows, chunk by chunk; with ``whole`` only full chunks."""
-        if not self._n_waiting:
-            return
-        rows = {site: torch.cat([part[site] for part, _ in self._waiting]) for site in self.config.sites}
-        marks = [mark for _, mark in self._waiting]
-        labels = None
-        if any(mark is not None for mark in marks):
-            lengths = [len(next(iter(part.values()))) for part, _ in self._waiting]
-            filled = [
-                torch.full((size,), -1) if mark is None else mark.cpu()
-                for mark, size in zip(marks, lengths, strict=True)
-            ]
-            labels = torch.cat(filled)
-        size, n = self.config.chunk, self._n_waiting
-        end = n - n % size if whole else n
-        for start in range(0, end, size):
-            stop = min(start + size, end)
-            cut = {site: x[start:stop] for site, x in rows.items()}
-            self._chunk(cut, None if labels is None else labels[start:stop])
-        rest = {site: x[end:].clone() for site, x in rows.items()}
-        self._waiting = [(rest, None if labels is None else labels[end:])] if end < n else []
-        self._n_waiting = n - end
+    def _flush(self) -> None:
+        """Gather the rows that still wait."""
+        if self._waiting.n:
+            self._chunk(*self._waiting.rest())
 
     def _chunk(self, rows: dict[str, Tensor], labels: Tensor | None) -> None:
         config = self.config
@@ -172,20 +153,34 @@ class Accumulator:
         ):  # representable in the rows' type, so that the subtraction itself rounds least
             means = {site: x.mean(0, dtype=torch.float64).to(x.dtype).double() for site, x in wide.items()}
             self._shift = means
-        shifted = {site: (x - self._shift[site].to(x.dtype)).to(config.dtype) for site, x in wide.items()}
         where = None if labels is None else labels.to(device)
-        gather(into, shifted, config, labels=where, n_blocks_before=self._n_blocks)
-        if config.twin:
-            gather_twin(into, {site: x.to(config.dtype) for site, x in wide.items()})
+        count(into, len(next(iter(wide.values()))), config, labels=where)
+        # one site after the other needs less memory; what couples sites needs them all
+        together = bool(config.cross or config.block)
+        for group in [config.sites] if together else [(site,) for site in config.sites]:
+            shifted = {}
+            for site in group:
+                x, room = wide[site], self._space(site if together else wide[site].shape[1], wide[site])
+                shifted[site] = torch.sub(x, self._shift[site].to(x.dtype), out=room).to(config.dtype)
+            gather(into, shifted, config, labels=where, n_blocks_before=self._n_blocks)
+            for site in group if config.twin else ():
+                gather_twin(into, site, wide[site].to(config.dtype), room=shifted[site])
         self._n_chunks += 1
         self._n_blocks += -(-len(next(iter(rows.values()))) // config.block) if config.block else 0
+
+    def _space(self, key: str | int, x: Tensor) -> Tensor:
+        """Room for a chunk like ``x``, which the next chunk takes again."""
+        room = self._room.get(key)
+        if room is None or room.dtype != x.dtype:
+            self._room[key] = room = x.new_empty((self.config.chunk, x.shape[1]))
+        return room[: len(x)]
 
     # -- reading ----------------------------------------------------------------------------------
 
     @property
     def parts(self) -> list[Sums]:
         """The separate sums (one unless ``parts`` was asked for), about the origin ``shift``."""
-        self._work(whole=False)
+        self._flush()
         return self._parts
 
     @property
@@ -202,7 +197,7 @@ class Accumulator:
     @property
     def shift(self) -> dict[str, Float64[Tensor, " d"]]:
         """The origin: the mean of the first chunk."""
-        self._work(whole=False)
+        self._flush()
         if self._shift is None:
             raise InputError("these moments hold no rows yet")
         return self._shift
@@ -210,7 +205,7 @@ class Accumulator:
     @property
     def n(self) -> int:
         """Rows taken in."""
-        return sum(part.n for part in self._parts) + self._n_waiting
+        return sum(part.n for part in self._parts) + self._waiting.n
 
     @property
     def sites(self) -> tuple[str, ...]:

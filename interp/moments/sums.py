@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.moments.config import GROUPS, MomentsConfig
 
-__all__ = ["Sums", "TotalSums", "gather", "gram_product", "hsic_blocks"]
+__all__ = ["Sums", "TotalSums", "gather", "gram_product", "hsic_blocks", "self_product"]
 
 Key = tuple[str, ...]
 
@@ -132,6 +132,14 @@ def empty(config: MomentsConfig, device: torch.device) -> Sums:
     return Sums(table)
 
 
+def count(into: Sums, n: int, config: MomentsConfig, *, labels: Int64[Tensor, "sample"] | None) -> None:
+    """Count ``n`` rows, and by class those that have one."""
+    into.table[("n",)] += n
+    if labels is not None and config.n_classes:
+        known = torch.bincount(labels[labels >= 0], minlength=config.n_classes)
+        into.table[("class_n",)] += known.double()
+
+
 def gather(
     into: Sums,
     rows: Mapping[str, Shaped[Tensor, "sample _"]],
@@ -140,7 +148,7 @@ def gather(
     labels: Int64[Tensor, "sample"] | None = None,
     n_blocks_before: int = 0,
 ) -> None:
-    """Add shifted rows (of ``config.dtype``) of every site to ``into``. Cost: n d_a d_b products a pair."""
+    """Add shifted rows (of ``config.dtype``) of some sites. Cost: n d_a d_b products a pair, half as many for a = b."""
     t = into.table
     # within a chunk float32 rows are summed as they are multiplied, in float32; over chunks in float64
     lengths = {a: torch.linalg.vecdot(x, x).double() for a, x in rows.items()}
@@ -148,7 +156,6 @@ def gather(
     k = torch.stack([lengths[a] for a in names], 1)
     narrow = k.to(config.dtype)
     column = {a: i for i, a in enumerate(names)}
-    t[("n",)] += len(k)
     norms = k.T @ k
     for a, x in rows.items():
         t["first", a] += x.sum(0)
@@ -159,7 +166,9 @@ def gather(
         for a, x in rows.items()
     }
     for a, b in config.pairs:
-        _add_product(t["second", a, b], rows[a], rows[b], symmetric=a == b)
+        if a not in rows or b not in rows:
+            continue
+        t["second", a, b] += self_product(rows[a]) if a == b else rows[a].T @ rows[b]
         t["norms", a, b] += norms[column[a], column[b]]
         t["by_norm", a, b] += by_norm[a][:, 0 if alone else column[b]]
         if a != b:
@@ -167,7 +176,6 @@ def gather(
     if labels is not None and config.n_classes:
         known = labels >= 0
         where = labels[known]
-        t[("class_n",)] += torch.bincount(where, minlength=config.n_classes).double()
         for a, x in rows.items():
             t["class_first", a].index_add_(0, where, x[known].double())
             t["class_norm", a].index_add_(0, where, lengths[a][known])
@@ -175,27 +183,23 @@ def gather(
         _gather_blocks(t, rows, config, n_blocks_before)
 
 
-def gather_twin(into: Sums, rows: Mapping[str, Tensor]) -> None:
-    """Add the rows (not shifted) scaled to length 1; a row of length 0 has no direction and is left out."""
+def gather_twin(into: Sums, site: str, x: Tensor, *, room: Tensor) -> None:
+    """Add the rows (not shifted) scaled to length 1, made in ``room``; a row of length 0 has no direction and is left
+    out."""
     t = into.table
-    for a, x in rows.items():
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        z = x * torch.where(length > 0, 1 / length, 0)
-        t["twin_n", a] += (length > 0).sum()
-        t["twin_first", a] += z.sum(0)
-        _add_product(t["twin_second", a], z, z, symmetric=True)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    z = torch.mul(x, torch.where(length > 0, 1 / length, 0), out=room)
+    t["twin_n", site] += (length > 0).sum()
+    t["twin_first", site] += z.sum(0)
+    t["twin_second", site] += self_product(z)
 
 
-def _add_product(total: Tensor, x: Tensor, y: Tensor, *, symmetric: bool, tile: int = 128) -> None:
-    """total += x'y, in place; of a symmetric product only the tiles on and above the diagonal are multiplied."""
-    d = x.shape[1]
-    if not symmetric or d < 2 * tile:
-        total += x.T @ y
-        return
-    for i in range(0, d, tile):
-        strip = x[:, i : i + tile].T @ x[:, i:]
-        total[i : i + tile, i:] += strip
-        total[i + tile :, i : i + tile] += strip[:, tile:].T
+def self_product(x: Tensor) -> Tensor:
+    """x'x; on the CPU by numpy, which multiplies a matrix with itself as a symmetric product, at half the cost."""
+    if x.device.type != "cpu":
+        return x.T @ x
+    rows = x.numpy()
+    return torch.from_numpy(rows.T @ rows)
 
 
 def _gather_blocks(

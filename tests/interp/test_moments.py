@@ -63,6 +63,37 @@ def test_how_the_updates_were_cut_changes_no_bit() -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize("cross", [False, True])
+def test_rows_that_wait_are_kept_as_they_came(cross: bool) -> None:
+    rows, labels = sites(n=200), torch.arange(200) % 3
+    whole = Moments.of(rows, labels=labels, cross=cross, block=0, chunk=64, products="float64")
+    made = Moments({s: x.shape[1] for s, x in rows.items()}, cross=cross, block=0, chunk=64, products="float64",
+                   n_classes=3)  # fmt: skip
+    for start, stop in ((0, 10), (10, 100), (100, 101), (101, 200)):
+        part = {s: x[start:stop].clone() for s, x in rows.items()}
+        made.update(part, labels=labels[start:stop])
+        for x in part.values():
+            x.fill_(1e9)  # the caller's memory is used for something else
+    assert all(torch.equal(value, made.sums.table[key]) for key, value in whole.sums.table.items())
+
+
+def test_float_types_and_labels_may_change_from_update_to_update() -> None:
+    x = gaussian(90, 5, 0).bfloat16()
+    made = Moments({"x": 5}, block=0, chunk=64, n_classes=2, products="float64")
+    made.update({"x": x[:20]})
+    made.update({"x": x[20:50].double()}, labels=torch.arange(30) % 2)
+    made.update({"x": x[50:].float()})
+    whole = Moments.of(x.double(), block=0, chunk=64, products="float64")
+    torch.testing.assert_close(made["x"].scatter, whole["x"].scatter, rtol=1e-12, atol=1e-12)
+    assert made.sums[("class_n",)].tolist() == [15.0, 15.0]
+    torch.testing.assert_close(
+        made.sums["class_first", "x"][0] + 15 * made.shift["x"],
+        x[20:50:2].double().sum(0),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
 def test_merging_shards_in_any_order_is_the_same() -> None:
     rows = sites(offset=5.0)
     drift = {site: x + torch.linspace(0, 3, len(x))[:, None] for site, x in rows.items()}  # origins differ
@@ -140,7 +171,7 @@ def test_classes_and_the_twin_are_those_of_the_rows() -> None:
     torch.testing.assert_close(sums["twin_first", "x"], unit.sum(0))
 
 
-def test_a_wide_symmetric_product_is_tiled_without_a_difference() -> None:
+def test_a_wide_product_of_a_site_with_itself_is_that_of_its_rows() -> None:
     x = gaussian(64, 700, 0)
     made = Moments.of(x, products="float64", chunk=256)
     torch.testing.assert_close(made["x"].scatter, (x - x.mean(0)).T @ (x - x.mean(0)))
