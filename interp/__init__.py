@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = attach(
         "metrics": "metrics",
         "tasks": "tasks",
         "toys": "toys",
+        "views": "views",
         # errors
         "CheckError": "errors",
         "InputError": "errors",

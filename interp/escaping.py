@@ -66,6 +66,11 @@ def _seen(c: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def encodable(text: Any) -> str:
+    """``text`` as it is but for lone surrogates, which no file or table holds: they are shown by their number."""
+    return "".join(_seen(c) if "\ud800" <= c <= "\udfff" else c for c in str(text))
+
+
 def shown(value: Any) -> Any:
     """JSON-able ``value`` with every text in it :func:`visible`; line ends and tabs stay."""
     if isinstance(value, str):

@@ -70,6 +70,23 @@ before, after = (
 larger = max(float(z.float().mean()), 1 - float(z.float().mean()))
 print(f"a probe on its own rows: {before:.3f} before, {after:.3f} after; the larger class has {larger:.3f}")
 
+# %% [markdown]
+# Seen in the text: which way a probe leans, plural (blue) or singular (orange), at the tokens whose subject still waits
+# for its verb; what the label says there; and what the same probe reads after the erasure.
+
+# %%
+import torch
+
+probe = probes.LDAProbe().fit(rows.numpy(), z.numpy())
+waiting = (text.labels["agreement"] >= 0) & text.tokens.mask
+leaning = {}
+for name, x in {"the probe": rows, "after erasure": eraser(rows)}.items():
+    leaning[name] = torch.full(waiting.shape, float("nan"))
+    leaning[name][waiting] = torch.from_numpy(probe.decision_function(x.numpy())).float()
+leaning["the label"] = torch.where(waiting, 30.0 * text.labels["agreement"] - 15, float("nan"))
+most = waiting.sum(1).argsort(descending=True)[:4]
+interp.views.colored_tokens(text.tokens.select(most), {k: v[most] for k, v in leaning.items()}, limit=15)
+
 # %%
 found["entity"].plot()
 

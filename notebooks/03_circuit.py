@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -54,6 +56,9 @@ faithfulness = circuits.evaluate(
 print("by chance at that size:", faithfulness.control[:, 3].max().round(3))
 steady = circuits.stability(graph, k=kept["size"], n_draws=200)
 print(steady)
+# where the heads look in two prompts: point at a token; the heads of the circuit look at the name
+two = held_out.clean[:2]
+interp.views.attention_patterns(model.capture(two, "blocks.*.attn.hook_pattern"), two)
 
 # %% [markdown]
 # **A hypothesis, scrubbed.** The circuit says where things pass. A stronger claim says what: a head in it may be

@@ -60,3 +60,41 @@ def test_a_notebook_runs_headless_and_its_last_cell_is_a_figure(script: Path, tm
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert "application/vnd.plotly.v1+json" in json.loads(ran.stdout.splitlines()[-1])
+
+
+SHOWN = """
+import interp
+model = interp.load("induction")
+tokens = model.tokens([list(range(1, 9))])
+interp.views.attention_patterns(model.capture(tokens, "blocks.*.attn.hook_pattern"), tokens)
+"""
+
+
+@pytest.mark.slow
+def test_views_are_alive_in_a_notebook_made_into_html(tmp_path: Path) -> None:
+    converting = pytest.importorskip("nbconvert")
+    import nbformat
+    from nbclient import NotebookClient
+
+    from tests.interp.test_browser import CHROMIUM, QUIET, playwright
+
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is absent")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWN)])
+    NotebookClient(book, timeout=300, kernel_name="python3").execute()
+    html = tmp_path / "book.html"
+    html.write_text(converting.HTMLExporter().from_notebook_node(book)[0], "utf-8")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        page = browser.new_context(offline=True).new_page()
+        asked: list[str] = []
+        page.on(
+            "request", lambda request: asked.append(request.url) if request.frame != page.main_frame else None
+        )
+        page.goto(html.as_uri())  # the converter's own page asks for its maths; the view in it for nothing
+        frame = page.frames[1]
+        frame.wait_for_selector(".chip")
+        frame.click('.chip[data-at="3"]')
+        assert "(position 3) attends to" in frame.inner_text("#said")
+        assert [url for url in asked if url.startswith("http")] == []
+        browser.close()

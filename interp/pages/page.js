@@ -42,5 +42,60 @@ const Page = (() => {
   // A level from -1 to 1 as a colour to lay behind text: blue above 0, orange below, nothing at 0.
   const tint = (level) => `color-mix(in srgb, var(${level < 0 ? "--minus" : "--plus"}) calc(var(--tint) * ${Math.min(1, Math.abs(level)).toFixed(3)}), transparent)`;
 
-  return { element, number, unpack, row, tint };
+  // The concrete colour of a variable, for a canvas.
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // A line of tokens to look at and to choose from: by mouse, or with Tab, the arrow keys, Enter and Escape.
+  const chips = (words, spaced, { look, leave = () => {}, pick = () => {}, drop = () => {}, turn = () => {} }) => {
+    const line = element("div", { class: spaced ? "chips" : "chips gap" });
+    const all = words.map((word, i) => element("span", { class: "chip", role: "button", tabindex: i ? "-1" : "0", "data-at": i }, word === "" ? "\u2205" : word));
+    line.append(...all.flatMap((chip) => [chip, element("wbr")])); // a line ends between tokens, not inside one
+    const at = (event) => all.indexOf(event.target.closest(".chip"));
+    line.addEventListener("mouseover", (event) => { if (at(event) >= 0) look(at(event)); });
+    line.addEventListener("mouseleave", leave);
+    line.addEventListener("focusin", (event) => {
+      for (const chip of all) chip.tabIndex = chip === event.target ? 0 : -1;
+      look(at(event));
+    });
+    line.addEventListener("click", (event) => { if (at(event) >= 0) { all[at(event)].focus(); pick(at(event)); } });
+    line.addEventListener("keydown", (event) => {
+      const i = at(event), goes = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: all.length - 1 }[event.key];
+      if (goes !== undefined) all[Math.max(0, Math.min(all.length - 1, goes))].focus();
+      else if (event.key === "Enter" || event.key === " ") pick(i);
+      else if (event.key === "Escape") drop();
+      else if (event.key === "ArrowDown" || event.key === "ArrowUp") turn(event.key === "ArrowDown" ? 1 : -1);
+      else return;
+      event.preventDefault();
+    });
+    return { line, all };
+  };
+
+  // One of several, as buttons; a list where there are many.
+  const choice = (label, options, chosen, on) => {
+    if (options.length > 8) {
+      const list = element("select", { "aria-label": label }, ...options.map((text, i) => element("option", { value: i }, text)));
+      list.value = String(chosen);
+      list.addEventListener("change", () => on(Number(list.value)));
+      return { box: element("label", {}, `${label} `, list), set: (i) => { list.value = String(i); } };
+    }
+    const box = element("div", { class: "choice", role: "group", "aria-label": label });
+    const set = (i) => [...box.children].forEach((button, j) => button.setAttribute("aria-pressed", String(i === j)));
+    options.forEach((text, i) => {
+      const button = element("button", { type: "button" }, text);
+      button.addEventListener("click", () => on(i));
+      box.append(button);
+    });
+    set(chosen);
+    return { box, set };
+  };
+
+  // A bar of colours from nothing (or from below it) to the value of the full colour.
+  const legend = (box, low, high) => {
+    const bar = element("i");
+    bar.style.background = `linear-gradient(to right, ${tint(low < 0 ? -1 : 0)}, ${low < 0 ? `${tint(0)}, ` : ""}${tint(1)})`;
+    box.replaceChildren(number(low), bar, number(high));
+    box.setAttribute("aria-label", `Scale from ${number(low)} to ${number(high)}`);
+  };
+
+  return { element, number, unpack, row, tint, colour, chips, choice, legend };
 })();

@@ -168,7 +168,7 @@
     for (let j = 0; j < length; j++) {
       const piece = make("span", j === left ? "peak" : "", word(corpus.ids[at + j]));
       if (codes[j]) { piece.style.background = Page.tint(codes[j] / most); piece.title = short(codes[j]); }
-      text.append(piece);
+      text.append(piece, make("wbr"));
     }
     line.append(make("span", "v", short(codes[left])), text);
     return line;

@@ -28,7 +28,7 @@ def test_the_example_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["circuits", "features", "groups", "metrics", "mini", "probes", "sae", "tasks", "toys"]
+    "page", ["circuits", "features", "groups", "metrics", "mini", "probes", "sae", "tasks", "toys", "views"]
 )
 def test_the_code_of_a_guide_runs(root: Path, tmp_path: Path, page: str) -> None:
     """Block after block in one session, as a reader would type them; a block that reads a file of yours is left out."""
