@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install demo test test-slow lint format bench clean
+.PHONY: help install demo test test-slow lint format bench gallery clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make lint       ruff, pyright, import rules"
 	@echo "make format     let ruff rewrite the layout"
 	@echo "make bench      every benchmark, as tables and JSON lines"
+	@echo "make gallery    run the notebooks and show them as pages in docs/gallery/"
 	@echo "make clean      remove .venv, caches, builds and the demo's report"
 
 install: $(VENV)/.installed
@@ -64,6 +65,9 @@ format: $(VENV)/.linting
 bench: $(VENV)/.testing
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+gallery: $(VENV)/.testing
+	$(BIN)/python docs/build_gallery.py
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) docs/gallery build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

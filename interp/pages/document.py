@@ -41,7 +41,8 @@ def render(
     Parameters
     ----------
     styles, scripts
-        Files of ``package``, put behind the shared ``base.css`` and ``page.js`` in this order.
+        Files of ``package`` (or ``"another.package:file"``), put behind the shared ``base.css`` and ``page.js`` in
+        this order.
     allowed
         Hashes of further scripts, which are plotly's: it writes style attributes, so these are then allowed too.
     filters
@@ -75,8 +76,9 @@ def render(
 
 
 def _joined(shared: str, package: str, names: Sequence[str]) -> str:
-    folder, base = resources.files(package), resources.files("interp.pages")
-    return "".join(file.read_text("utf-8") for file in (base / shared, *(folder / name for name in names)))
+    places = [f"interp.pages:{shared}", *(name if ":" in name else f"{package}:{name}" for name in names)]
+    parts = [place.split(":") for place in places]
+    return "".join((resources.files(home) / name).read_text("utf-8") for home, name in parts)
 
 
 def _seen(value: Any) -> Any:

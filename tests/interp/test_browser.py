@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +11,17 @@ import pytest
 from interp.report import outcome, report, write
 from interp.study.analysis import analyze
 from interp.study.stations import Section, Table
+from tests.browsing import CHROMIUM, Opened, chromium, until
+from tests.browsing import opened as open_page
 from tests.interp.fake_stations import HOSTILE, section
-
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is absent")
 
 
-@dataclass
-class Opened:
-    """A page and everything it did that it should not have."""
-
-    page: Any
-    requests: list[str] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+    with chromium() as running:
         yield running
-        running.close()
-
-
-def until(page: Any, expression: str, *, seconds: float = 60) -> None:
-    """Wait until ``expression`` is true: playwright's own waiting needs eval, which the page forbids."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, f"still not true after {seconds} s: {expression}"
-        page.wait_for_timeout(50)
-
-
-def open_page(browser: Any, html: Path, **context: Any) -> Opened:
-    page = browser.new_context(offline=True, **context).new_page()
-    opened = Opened(page)
-    page.on("request", lambda request: opened.requests.append(request.url))
-    page.on("console", lambda message: opened.messages.append(message.text))
-    page.on("pageerror", lambda error: opened.messages.append(str(error)))
-    page.goto(html.resolve().as_uri())
-    if context.get("java_script_enabled", True):
-        until(page, "Boolean(document.documentElement.dataset.ready)")
-    return opened
 
 
 def assert_whole(opened: Opened, html: Path) -> None:
