@@ -35,7 +35,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.testing: $(VENV)/.installed
-	$(PIP) --editable ".[test,datasets]"
+	$(PIP) --editable ".[test,datasets,tensorboard]"
 	@touch $@
 
 $(VENV)/.linting: $(VENV)/.testing

@@ -302,7 +302,7 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None, thr
     config, peers = courses[0].learner.config, courses[0].learner.peers
     step = min(c.learner.step for c in courses)
     shown = False if peers.rank else shown
-    bar = progress_bar(total=config.steps, initial=step, desc="sae", unit="step", enabled=shown)
+    bar = progress_bar(total=config.steps, initial=step, desc="sae", unit="step", enabled=shown, pace=False)
     began, first = time.perf_counter(), step
     with bar, stop_on_interrupt() as stop:
         while step < config.steps:
@@ -314,7 +314,7 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None, thr
             step += 1
             if due:
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
-                bar.set_postfix(**_told(courses, speed))
+                bar.set_postfix(_told(courses, speed))
             bar.update(1)
             stopped = peers.total(int(stop.requested)) > 0 if peers.size > 1 else stop.requested
             late = config.checkpoint_every and step % config.checkpoint_every == 0
@@ -350,5 +350,5 @@ def _told(courses: list[_Course], speed: float) -> dict[str, str]:
         "fvu": f"{last['fvu']:.3f}",
         "l0": f"{last['l0']:.1f}",
         "dead": f"{100 * last['dead']:.0f}%",
-        "rows/s": f"{speed:.3g}",
+        "rows/s": f"{speed / 1000:.3g}k" if speed >= 1000 else f"{speed:.0f}",
     }

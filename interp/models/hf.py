@@ -312,7 +312,7 @@ def load_module(
             source, revision=revision or "main", local_files_only=local
         )
         loader = _loader(transformers, config)
-        with _quiet_bars(transformers):
+        with _quiet_bars(transformers, source):
             module = loader.from_pretrained(source, **options, local_files_only=local)
     except ModelError:
         raise
@@ -338,10 +338,12 @@ def new_gpt2(
 
 
 @contextmanager
-def _quiet_bars(transformers: Any) -> Iterator[None]:
-    """transformers draws its loading bar also where nobody looks: only a terminal gets one."""
+def _quiet_bars(transformers: Any, source: str | Path) -> Iterator[None]:
+    """transformers draws a bar for each loading: only a terminal gets one, and only for what takes a while."""
     bars = transformers.utils.logging
-    silent = bars.is_progress_bar_enabled() and not sys.stderr.isatty()
+    sizes = [file.stat().st_size for file in Path(source).glob("*.safetensors")]
+    at_once = sizes and sum(sizes) < 2**28
+    silent = bars.is_progress_bar_enabled() and (at_once or not sys.stderr.isatty())
     if silent:
         bars.disable_progress_bar()
     try:

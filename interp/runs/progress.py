@@ -45,7 +45,7 @@ class Quiet(Generic[Item]):
         """Count ``n`` more."""
         self.n += n
 
-    def set_postfix(self, **shown: object) -> None:
+    def set_postfix(self, ordered: object = None, **shown: object) -> None:
         """Nothing to show it on."""
 
     def close(self) -> None:
@@ -60,11 +60,13 @@ def progress(
     unit: str = "it",
     initial: int = 0,
     enabled: bool | None = None,
+    pace: bool = True,
 ) -> Any:
     """``iterable`` with a progress bar on stderr, or the same without one.
 
     ``enabled=None`` shows it on a terminal or in a notebook only. The answer can be iterated, or
-    used as a context manager with ``.update(n)``.
+    used as a context manager with ``.update(n)``. ``pace=False`` leaves out units a second, for callers
+    that show a pace of their own.
     """
     if enabled is None:
         enabled = sys.stderr.isatty() or "ipykernel" in sys.modules
@@ -73,7 +75,10 @@ def progress(
     from tqdm.auto import tqdm  # only where a bar is shown: it looks for a notebook when imported
 
     given = None if isinstance(iterable, tuple) and not iterable else iterable
-    return tqdm(given, total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=True)
+    form = None if pace else "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(
+        given, total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=True, bar_format=form
+    )
 
 
 class EventLog:
@@ -132,10 +137,10 @@ def stop_on_interrupt() -> Iterator[Stop]:
             signal.raise_signal(signal.SIGINT)
             return
         stop.requested = True
-        _log.warning("stopping at the next safe point; interrupt once more to abort at once")
         if sys.stderr.isatty():
             with suppress(OSError):
-                sys.stderr.write("\nstopping at the next safe point; Ctrl-C once more aborts at once\n")
+                sys.stderr.write("\n")  # off the line of the bar
+        _log.warning("stopping at the next safe point; Ctrl-C once more aborts at once")
 
     signal.signal(signal.SIGINT, handle)
     try:

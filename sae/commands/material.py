@@ -139,8 +139,9 @@ def _own(name: str, n_tokens: int, seed: int) -> tuple[Any, Any]:
     """An embedded network's own inputs, and others that are not among them."""
     from interp.toys.collection import embedded
 
-    kept = embedded(name).sample(n_tokens, seed=seed).tokens
-    other = embedded(name).sample(max(2, round(HELD_OUT * n_tokens)), seed=seed + 1).tokens
+    network = embedded(name)
+    kept = network.sample(n_tokens, seed=seed).tokens
+    other = network.sample(max(2, round(HELD_OUT * n_tokens)), seed=seed + 1).tokens
     seen = {tuple(ids) for ids in kept.ids.tolist()}
     return kept, other.select([i for i, ids in enumerate(other.ids.tolist()) if tuple(ids) not in seen])
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -27,10 +29,12 @@ from interp.commands.options import (
 if TYPE_CHECKING:
     from sae.commands.material import Material
     from sae.config import TrainConfig
+    from sae.watching import Watch
 
 logger = logging.getLogger("sae")
 
 _SOURCE = "A model (a folder, a hub name, an embedded network), or the folder of an activation store."
+_WANDB = "Also log them to this project of Weights & Biases; WANDB_MODE=offline keeps them on disk."
 
 
 def register(group: typer.Typer) -> None:
@@ -66,6 +70,10 @@ def train(  # noqa: PLR0913 - a command's options
     ] = 16,
     seed: Seed = 0,
     resume: Resume = True,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write the metrics there for TensorBoard.", metavar="DIR")
+    ] = None,
+    wandb: Annotated[str | None, typer.Option(help=_WANDB, metavar="PROJECT")] = None,
     dry_run: DryRun = False,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -104,11 +112,39 @@ def train(  # noqa: PLR0913 - a command's options
         typer.echo(json.dumps(cost, indent=2) if as_json else told(cost))
         return
     raise_if_interrupted()
-    record = _run(found, wanted, out, call, resume=resume)
+    record = _run(found, wanted, out, call, resume=resume, logs=_Logs(tensorboard, wandb))
     typer.echo(json.dumps(record, indent=2) if as_json else str(out))
 
 
-def _run(found: Material, wanted: TrainConfig, out: Path, call: Call, *, resume: bool) -> dict[str, Any]:
+class _Logs(NamedTuple):
+    """Where the metrics go beside the run's folder."""
+
+    tensorboard: Path | None
+    wandb: str | None
+
+    @contextmanager
+    def opened(self, out: Path, wanted: TrainConfig) -> Iterator[Watch | None]:
+        """What tells them a line; None where nothing was asked for."""
+        from sae.watching import to_tensorboard, to_wandb
+
+        with ExitStack() as stack:
+            every: list[Watch] = []
+            if self.tensorboard is not None:
+                every.append(stack.enter_context(to_tensorboard(self.tensorboard)))
+            if self.wandb is not None:
+                run = to_wandb(self.wandb, dir=out, name=out.name, config=wanted.as_dict())
+                every.append(stack.enter_context(run))
+
+            def tell(line: Mapping[str, float]) -> None:
+                for watch in every:
+                    watch(line)
+
+            yield tell if every else None
+
+
+def _run(
+    found: Material, wanted: TrainConfig, out: Path, call: Call, *, resume: bool, logs: _Logs
+) -> dict[str, Any]:
     """Train, judge, and write the card."""
     from sae import train as run_training
     from sae.commands.asked import echo
@@ -118,17 +154,21 @@ def _run(found: Material, wanted: TrainConfig, out: Path, call: Call, *, resume:
     if first:
         echo(out, wanted, found.record, resume=resume)
         call.keep(out)
+    if not first:
+        logs = _Logs(None, None)
     try:
-        run = run_training(
-            found.data,
-            wanted,
-            out,
-            resume=resume,
-            site=None if found.model is not None else found.sites,
-            target=None if found.model is not None or not found.targets else found.targets,
-        )
+        with logs.opened(out, wanted) as watch:
+            run = run_training(
+                found.data,
+                wanted,
+                out,
+                resume=resume,
+                site=None if found.model is not None else found.sites,
+                target=None if found.model is not None or not found.targets else found.targets,
+                watch=watch,
+            )
     except KeyboardInterrupt as stopped:
-        logger.info("%s", stopped)
+        logger.info("%s", str(stopped).partition(";")[0])  # how to go on is said for every command alike
         raise typer.Exit(130) from stopped
     made = card(run, found, command=call.line)
     if first:

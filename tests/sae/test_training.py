@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -155,6 +156,15 @@ def test_a_process_killed_outright_goes_on_to_the_same_bytes(tmp_path: Path) -> 
     whole = sae.train(x, config, tmp_path / "whole")
     for name, value in whole.coder.state_dict().items():
         assert torch.equal(resumed.coder.state_dict()[name], value), name
+
+
+def test_the_bar_shows_loss_fvu_l0_dead_and_pace(capsys: pytest.CaptureFixture) -> None:
+    x, _ = planted(1000)
+    sae.train(x, SHORT_MEMORY, progress=True)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert re.search(r"40/40 \[\S+, loss=\S+, fvu=0\.\d{3}, l0=3\.0, dead=\d+%, rows/s=[\d.]+k?\]", last), (
+        last
+    )
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
