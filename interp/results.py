@@ -80,6 +80,16 @@ class Result:
         """What few samples do to this value, or ``""``."""
         return self.provenance.get("caveat", "")
 
+    @property
+    def no_stderr(self) -> str:
+        """Why there is no standard error, where there is none; or ``""``."""
+        return self.provenance.get("no_stderr", "")
+
+    @property
+    def no_chance(self) -> str:
+        """Why there is no chance level, where there is none; or ``""``."""
+        return self.provenance.get("no_chance", "")
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # slots=True builds the class twice; the second registration, under the same name, is the one that stays
         _KINDS[_kind(cls)] = cls

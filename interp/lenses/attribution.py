@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.lenses.readout import Readout
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.anatomy import norm_eps, norm_weight, parameter
 from interp.models.inputs import as_tokens
 from interp.results import Result
@@ -28,6 +29,8 @@ def direct_logit_attribution(
     wrong: Int[Tensor, "batch"] | None = None,
     *,
     by: Literal["layer", "head"] = "layer",
+    baseline: Baseline = None,
+    seed: int = 0,
 ) -> Result:
     """The share of each component in the logit of ``answers`` (minus that of ``wrong``) at the last token.
 
@@ -37,6 +40,8 @@ def direct_logit_attribution(
         [batch] token ids; without ``wrong`` the logit is taken relative to the mean logit of the vocabulary.
     by
         ``"layer"``: each attention and MLP output. ``"head"``: attention split by head, its output bias by itself.
+    baseline, seed
+        ``"random_init"`` or ``"shuffled_tokens"``: the shares there (for the same answers) stand in ``.chance``.
 
     Returns
     -------
@@ -82,7 +87,7 @@ def direct_logit_attribution(
     ]
     value = table[:, keep].cpu().numpy()
     n = len(value)
-    return Result(
+    made = Result(
         name="direct logit attribution",
         value=value.mean(0),
         stderr=value.std(0, ddof=1) / n**0.5 if n > 1 else None,
@@ -96,8 +101,14 @@ def direct_logit_attribution(
             "residue": residue,
             "per_example": value.tolist(),
             "model": model.name,
+            "no_chance": "compare with baseline=",
+            **({} if n > 1 else {"no_stderr": "one example: the error is over examples"}),
         },
     )
+    if baseline is None:
+        return made
+    network, mixed = baselined(model, given, baseline, seed=seed)
+    return beside(made, direct_logit_attribution(network, mixed, answers, wrong, by=by), baseline)
 
 
 def _directions(readout: Readout, answers: Tensor, wrong: Tensor | None, n: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.lenses.readout import Readout, stream_sites
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
 from interp.results import Result
 
@@ -29,6 +30,7 @@ def future_lens(
     ridge: float = 1e-3,
     held_out: float = 0.25,
     batch_size: int = 16,
+    baseline: Baseline = None,
     seed: int = 0,
 ) -> Result:
     """Precision at 1 of the model's own prediction ``ahead`` tokens later, read from one hidden state, by site.
@@ -41,6 +43,9 @@ def future_lens(
         N: from h_t the model's top token at position t + N is predicted (N = 0: the next token, a fitted logit lens).
     ridge
         Penalty of the map, as a share of the mean eigenvalue of the stream's covariance.
+    baseline
+        ``"random_init"`` or ``"shuffled_tokens"``: the precision there stands in ``.chance``, and that of permuted
+        rows in ``.provenance["permuted"]``.
 
     Returns
     -------
@@ -93,12 +98,24 @@ def future_lens(
                     float(means.std(correction=1) / len(means) ** 0.5) if len(means) > 1 else np.nan
                 )
                 surprisal.append(float(-said.gather(-1, answer[:, None]).mean()))
-    return Result(
+    made = Result(
         name=f"future lens, {ahead} ahead", value=np.array(value), n=int(test.sum()), axes=("site",),
         ticks=(tuple(map(str, found)),), stderr=np.array(stderr), chance=np.array(chance),
-        convention=f"precision@1 of the model's top token {ahead} positions later, ridge map, sequences held out",
-        provenance={"surprisal": surprisal, "ridge": ridge, "seed": seed, "model": model.name},
+        convention=f"precision@1 of the model's top token {ahead} positions later, ridge map, sequences held out"
+        "; chance: rows permuted",
+        provenance={"surprisal": surprisal, "permuted": chance, "ridge": ridge, "seed": seed, "model": model.name},
     )  # fmt: skip
+    if baseline is None:
+        return made
+    network, mixed = baselined(model, given, baseline, seed=seed)
+    options: Any = {
+        "ahead": ahead,
+        "ridge": ridge,
+        "held_out": held_out,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    return beside(made, future_lens(network, mixed, sites, **options), baseline)
 
 
 def _mapped(x: Tensor, y: Tensor, new: Tensor, ridge: float) -> Tensor:

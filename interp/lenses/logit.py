@@ -8,12 +8,15 @@ import torch
 
 from interp.lenses.reading import LensResult, read
 from interp.lenses.readout import Readout, stream_sites
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
 
 __all__ = ["logit_lens"]
 
 
-def logit_lens(model: Any, tokens: Any, sites: Any = None) -> LensResult:
+def logit_lens(
+    model: Any, tokens: Any, sites: Any = None, *, baseline: Baseline = None, seed: int = 0
+) -> LensResult:
     """What the model would predict if each layer's stream were its last.
 
     The final norm is *recomputed* on each layer's stream. With the last layer's scale instead (which is what
@@ -28,6 +31,9 @@ def logit_lens(model: Any, tokens: Any, sites: Any = None) -> LensResult:
         Tokens, texts or ids [batch, pos].
     sites
         The stream before the first and after every block by default.
+    baseline, seed
+        ``"random_init"`` or ``"shuffled_tokens"``: the curve of that stands in ``.chance``, instead of the divergence
+        from the model's mean prediction.
 
     Returns
     -------
@@ -43,7 +49,7 @@ def logit_lens(model: Any, tokens: Any, sites: Any = None) -> LensResult:
 
     Notes
     -----
-    Cost: one forward pass, and one unembedding a site.
+    Cost: one forward pass, and one unembedding a site; twice that with a baseline.
 
     References
     ----------
@@ -57,7 +63,7 @@ def logit_lens(model: Any, tokens: Any, sites: Any = None) -> LensResult:
     mask = given.mask.to(final.device)
     with torch.no_grad():
         readout.check(acts[last][mask], final[mask])
-    return read(
+    result = read(
         "logit lens",
         lambda _, stream: readout(stream),
         [acts[site] for site in found],
@@ -67,3 +73,6 @@ def logit_lens(model: Any, tokens: Any, sites: Any = None) -> LensResult:
         convention="final norm recomputed at each site; KL(model || lens) in nats, mean over tokens",
         provenance={"model": model.name},
     )
+    if baseline is None:
+        return result
+    return beside(result, logit_lens(*baselined(model, given, baseline, seed=seed), sites), baseline)

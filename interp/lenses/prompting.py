@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.edits import Edit, replace
 from interp.errors import InputError
 from interp.lenses.readout import Readout
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
 from interp.results import Result
 from interp.tokens import Tokens
@@ -36,6 +37,7 @@ def future_prompt(
     batch_size: int = 64,
     lr: float = 0.1,
     held_out: float = 0.25,
+    baseline: Baseline = None,
     seed: int = 0,
 ) -> Result:
     """Precision at 1 of the model's own token ``ahead`` later, read by a learned prompt from the stream at one site.
@@ -57,6 +59,10 @@ def future_prompt(
     n_prompt, steps, batch_size, lr, seed
         Length of the prompt, which begins as the beginning of a text, and its training (Adam, cross-entropy, with the
         model's own tokens fed in turn); ``lr`` in units of the embeddings' root mean square, falling linearly to 0.
+    baseline
+        ``"random_init"`` or ``"shuffled_tokens"``: the precision there, with a prompt of its own, stands in
+        ``.chance``, and that of other tokens' states in ``.provenance["others"]``. Few texts go on as such a model
+        says: use ``ahead=0`` or many texts.
 
     Returns
     -------
@@ -95,15 +101,22 @@ def future_prompt(
     forced = reader.say(states.vectors[other], states.said[held], forced=True) == goal
     text = states.text[held]
     by_text = torch.stack([hit[text == t].mean() for t in text.unique()])
-    return Result(
+    made = Result(
         name=f"future lens by prompt, {ahead} ahead", value=float(hit.mean()), n=len(held),
         stderr=float(by_text.std(correction=1) / len(by_text) ** 0.5) if len(by_text) > 1 else None,
         chance=float(chance.double().mean()),
         convention=f"precision@1 at {place} through {n_prompt} learned embeddings, {how.replace('_', ' ')};"
         " chance: other tokens' states",
-        provenance={"tokens_alone": float(forced.double().mean()), "losses": losses, "steps": steps, "lr": lr,
+        provenance={"others": float(chance.double().mean()), "tokens_alone": float(forced.double().mean()),
+                    "losses": losses, "steps": steps, "lr": lr,
                     "seed": seed, "model": model.name, "site": str(place)},
     )  # fmt: skip
+    if baseline is None:
+        return made
+    network, mixed = baselined(model, given, baseline, seed=seed)
+    options: Any = {"ahead": ahead, "how": how, "n_prompt": n_prompt, "steps": steps, "batch_size": batch_size,
+                    "lr": lr, "held_out": held_out, "seed": seed}  # fmt: skip
+    return beside(made, future_prompt(network, mixed, site, **options), baseline)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

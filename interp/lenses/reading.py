@@ -68,7 +68,7 @@ def read(
     tokens: Any,
     sites: Sequence[Any],
     convention: str,
-    **fields: Any,
+    provenance: dict[str, Any],
 ) -> LensResult:
     """Read every stream [batch, pos, d] by ``logits_of(site index, stream)``, one site at a time."""
     mask = tokens.mask.to(final.device)
@@ -90,10 +90,14 @@ def read(
             )
             for array, values in pairs:
                 array[i][keep] = values[mask].cpu().numpy()
+        said_always = goal[mask].exp().mean(0).log()
+        chance = float((goal[mask].exp() * (goal[mask] - said_always)).sum(-1).mean())
     right = top == np.where(keep, best.cpu().numpy(), -2)
     n = int(keep.sum())
     per_text = [np.nanmean(np.where(keep, divergence[i], np.nan), axis=1) for i in range(len(streams))]
     spread = np.array([np.std(v, ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan for v in per_text])
+    sure = bool(np.isfinite(spread).all())
+    why = {} if sure else {"no_stderr": "one text: the error is over texts"}
     grid: Any = top.tolist()
     said = tuple(
         tuple(tuple(tokens.show(t) if t >= 0 else "" for t in row) for row in block) for block in grid
@@ -101,11 +105,13 @@ def read(
     return LensResult(
         name=name,
         value=np.array([np.nanmean(divergence[i]) for i in range(len(streams))]),
-        stderr=spread if np.isfinite(spread).all() else None,
+        stderr=spread if sure else None,
+        chance=chance,
         n=n,
         axes=("site",),
         ticks=(tuple(map(str, sites)),),
-        convention=convention,
+        convention=f"{convention}; chance: the model's mean prediction, said at every token",
+        provenance=why | provenance,
         divergence=divergence,
         entropy=entropy,
         surprisal=surprisal,
@@ -113,5 +119,4 @@ def read(
         agreement=right.sum((1, 2)) / n,
         words=tuple(tuple(row) for row in tokens.strings),
         said=said,
-        **fields,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.errors import InputError, StoreError
 from interp.lenses.reading import LensResult, read
 from interp.lenses.readout import Readout, stream_sites
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
 
 __all__ = ["Translators", "train_translators", "tuned_lens"]
@@ -79,13 +80,23 @@ class Translators:
         return made
 
 
-def tuned_lens(model: Any, tokens: Any, translators: Translators | None = None) -> LensResult:
+def tuned_lens(
+    model: Any,
+    tokens: Any,
+    translators: Translators | None = None,
+    *,
+    baseline: Baseline = None,
+    seed: int = 0,
+) -> LensResult:
     """The logit lens with each site's stream translated first; with untrained translators it *is* the logit lens.
 
     Parameters
     ----------
     translators
         From :func:`train_translators`; None: untrained ones.
+    baseline, seed
+        As for :func:`interp.lenses.logit_lens`. ``"random_init"`` trains translators of its own, on the tokens given
+        and with the settings of ``translators.card``.
 
     Returns
     -------
@@ -101,7 +112,7 @@ def tuned_lens(model: Any, tokens: Any, translators: Translators | None = None) 
     if maps.weight.shape[-1] != model.d_model:
         raise InputError(f"the translators are {maps.weight.shape[-1]} wide, {model.name} is {model.d_model}")
     acts = model.capture(given, list(maps.sites))
-    return read(
+    result = read(
         "tuned lens",
         lambda i, stream: readout(maps(i, stream)),
         [acts[site] for site in maps.sites],
@@ -111,6 +122,15 @@ def tuned_lens(model: Any, tokens: Any, translators: Translators | None = None) 
         convention="affine translators, final norm recomputed; KL(model || lens) in nats, mean over tokens",
         provenance={"model": model.name, "training": maps.card},
     )
+    if baseline is None:
+        return result
+    network, mixed = baselined(model, given, baseline, seed=seed)
+    if baseline == "random_init" and maps.card:
+        settings = {name: maps.card[name] for name in ("steps", "batch_size", "lr", "weight_decay", "seed")}
+        maps = train_translators(network, mixed, list(maps.sites), **settings)
+    elif baseline == "random_init":
+        maps = Translators.zeros(network, list(maps.sites))
+    return beside(result, tuned_lens(network, mixed, maps), baseline)
 
 
 def train_translators(

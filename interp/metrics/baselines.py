@@ -6,18 +6,22 @@ Half of what the literature says about the geometry of language models is true o
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from interp.errors import InputError, nearest
 from interp.models.inputs import as_tokens
+from interp.results import Result
 from interp.tokens import Tokens
 
-__all__ = ["Baseline", "baselined", "random_init", "shuffled_tokens"]
+__all__ = ["Baseline", "baselined", "beside", "random_init", "shuffled_tokens"]
 
 Baseline = Literal["random_init", "shuffled_tokens"] | None
+Kind = TypeVar("Kind", bound=Result)
 _KNOWN = ("random_init", "shuffled_tokens")
 
 
@@ -31,6 +35,23 @@ def baselined(model: Any, tokens: Any, baseline: Baseline, *, seed: int = 0) -> 
         return model, shuffled_tokens(model, tokens, seed=seed)
     raise InputError(
         f"baseline={baseline!r}{nearest(str(baseline), _KNOWN)}; it is one of {', '.join(_KNOWN)}"
+    )
+
+
+def beside(result: Kind, other: Result, baseline: Baseline) -> Kind:
+    """``result`` with the value of the same measurement of a baseline as its chance level, matched by ``ticks``."""
+    value = np.asarray(other.value, dtype=float)
+    if result.ticks != other.ticks and value.ndim == 1:
+        found = dict(zip(other.ticks[0], value, strict=True))
+        value = np.array([found.get(tick, np.nan) for tick in result.ticks[0]])
+    text, _, ratio = result.convention.partition("; n/d")
+    said = text.partition("; chance")[0]
+    known = {key: held for key, held in result.provenance.items() if key != "no_chance"}
+    return replace(
+        result,
+        chance=value if value.ndim else float(value),
+        convention=f"{said}; chance: {baseline}{ratio and '; n/d' + ratio}",
+        provenance={**known, "baseline": baseline},
     )
 
 
@@ -71,7 +92,7 @@ def shuffled_tokens(model: Any, tokens: Any, *, seed: int = 0) -> Tokens:
 
     A first token that all sequences share (a beginning mark) stays where it is.
     """
-    given = as_tokens(model, tokens)
+    given = tokens if isinstance(tokens, Tokens) else as_tokens(model, tokens)
     ids, moved = given.ids.clone(), given.mask.clone()
     first = ids[:, 0]
     if len(first) > 1 and bool((first == first[0]).all()) and bool(given.mask[:, 0].all()):

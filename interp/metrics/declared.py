@@ -15,12 +15,26 @@ import numpy as np
 from interp.errors import InputError, nearest
 from interp.results import Result
 
-__all__ = ["ENOUGH", "INVARIANCES", "caveat_of", "invariances", "known_compat", "outcome"]
+__all__ = [
+    "ENOUGH",
+    "INVARIANCES",
+    "NOT_ASKED",
+    "NO_PARTS",
+    "caveat_of",
+    "invariances",
+    "known_compat",
+    "outcome",
+]
 
 logger = logging.getLogger("interp")
 
 ENOUGH = 10.0
 """Samples per dimension below which a value carries a caveat; isotropic data of n = 10 d still read 3-5% low."""
+
+NO_PARTS = "the moments have a single part: accumulate with parts="
+"""Why there is no standard error from a Moments without parts to leave out."""
+NOT_ASKED = "none was asked for, or the samples are too few to leave any out"
+"""Why there is no standard error where a metric has one to give."""
 
 INVARIANCES: Mapping[str, frozenset[str]] = {
     name: frozenset(what.split())
@@ -99,10 +113,15 @@ def outcome(
     convention: str,
     stderr: float | np.ndarray | None = None,
     bias: str = "",
+    no_stderr: str = NOT_ASKED,
+    no_chance: str = "",
     provenance: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Result:
-    """A Result with n, d and n / d beside the value; ``bias`` says what few samples do to it (logged below n = d)."""
+    """A Result with n, d and n / d beside the value; ``bias`` says what few samples do to it (logged below n = d).
+
+    ``no_stderr`` and ``no_chance`` say why there is none, and are kept where there is none.
+    """
     widths = (d,) if isinstance(d, int) else tuple(d)
     ratio = n / max(widths)
     caveat = caveat_of(n, max(widths), bias) if bias else ""
@@ -114,6 +133,9 @@ def outcome(
     if interval is None and stderr is not None:
         reach = 1.96 * np.asarray(stderr, dtype=float)
         interval = np.stack([np.asarray(value) - reach, np.asarray(value) + reach], -1)
+    why = {"no_stderr": no_stderr} if stderr is None else {}
+    if fields.get("chance") is None and no_chance:
+        why["no_chance"] = no_chance
     record = {"d": widths[0] if len(widths) == 1 else list(widths), "n_over_d": ratio, "caveat": caveat}
     return Result(
         name=name,
@@ -122,6 +144,6 @@ def outcome(
         stderr=stderr,
         interval=interval,
         convention=f"{convention}; n/d = {ratio:.3g}",
-        provenance=record | dict(provenance or {}),
+        provenance=record | why | dict(provenance or {}),
         **fields,
     )

@@ -70,7 +70,8 @@ def two_nn(x: Rows, *, discard: float = 0.1, method: Literal["fit", "ml"] = "fit
         value = float((u * v).sum() / u.square().sum())
     how = f"slope of -log(1 - i/n), top {discard:g} discarded" if method == "fit" else "(n - 1) / sum log mu"
     return outcome(
-        "TwoNN dimension", value, n=n, d=d, stderr=value / kept**0.5, convention=how,
+        "TwoNN dimension", value, n=n, d=d, stderr=value / kept**0.5, chance=float(d),
+        convention=f"{how}; chance: d, of points that fill the space, for large n",
         provenance={"duplicates": duplicates},
     )  # fmt: skip
 
@@ -97,5 +98,6 @@ def mle_dimension(x: Rows, *, k: int = 20, average: Literal["harmonic", "mean"] 
         value, stderr = float(local.mean()), float(local.std(correction=1)) / n**0.5
     return outcome(
         "maximum-likelihood dimension", value, n=n, d=d, stderr=stderr if np.isfinite(stderr) else None,
-        convention=f"{k} neighbours, {average} average, k - 1", provenance={"duplicates": duplicates},
+        convention=f"{k} neighbours, {average} average, k - 1; chance: d, of points that fill the space, for large n",
+        chance=float(d), provenance={"duplicates": duplicates},
     )  # fmt: skip

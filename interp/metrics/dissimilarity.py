@@ -98,6 +98,7 @@ def rsa(
         d=(rows[0].shape[1], rows[1].shape[1]),
         stderr=stderr,
         chance=chance,
+        no_chance="no permutation was asked for",
         reason=reason,
         convention=f"{comparison} of {'squared ' * (distance == 'euclidean')}{distance} distances over pairs i < j",
         provenance={"p": p, "n_permutations": n_permutations, "seed": seed},

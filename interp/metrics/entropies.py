@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.declared import caveat_of, known_compat, outcome
+from interp.metrics.declared import NO_PARTS, caveat_of, known_compat, outcome
 from interp.metrics.rows import Data, Groups, checked, clustered, jackknife, jackknife_blocks
 from interp.metrics.spectrum import eigenvalues
 from interp.moments.accumulator import SiteMoments
@@ -58,10 +58,12 @@ def renyi_entropy(x: Data, *, alpha: float = 2.0, groups: Groups = None, n_block
         return outcome(name, float("nan"), n=n, d=d, convention="nats", reason="every row has length 0")
     values = torch.stack([_entropy(p, alpha) for p in spectra])
     stderr = float(jackknife(values[1:])) if len(values) > 2 else None
+    alone = {"no_stderr": NO_PARTS} if isinstance(x, SiteMoments) else {}
     return outcome(
         name, float(values[0]), n=n, d=d, stderr=stderr, chance=float(np.log(min(n, d))),
         convention="nats; rows at length 1, not centred; chance is the maximum, log min(n, d)",
         provenance={"alpha": alpha, "caveat": caveat_of(n, d, "the sample lacks directions, so the value reads low")},
+        **alone,
     )  # fmt: skip
 
 
@@ -120,7 +122,8 @@ def prompt_entropy(
     Returns
     -------
     Result
-        ``.stderr`` over prompts. Prompts of a single token are left out (entropy 0 by construction).
+        ``.stderr`` over prompts; ``.chance`` the maximum. Prompts of a single token are left out (entropy 0 by
+        construction).
 
     References
     ----------
@@ -130,7 +133,7 @@ def prompt_entropy(
     if acts.ndim != 3:
         raise InputError(f"acts must be [batch, pos, d]; got {list(acts.shape)}")
     real = torch.ones(acts.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
-    values, d = [], acts.shape[2]
+    values, most, d = [], [], acts.shape[2]
     for rows, keep in zip(acts, real, strict=True):
         n = int(keep.sum())
         if n < 2:
@@ -138,13 +141,16 @@ def prompt_entropy(
         value = float(_token_entropy(rows[keep].double(), alpha, compat))
         scale = {None: 1.0, "max": np.log(min(n, d)), "log_n": np.log(n), "log_d": np.log(d)}[normalise]
         values.append(value / scale)
+        most.append(np.log(min(n, d)) / scale)
     if not values:
         raise InputError("no prompt has two real tokens")
     shares = torch.tensor(values, dtype=torch.float64)
     unit = "nats" if normalise is None else f"normalised by {normalise}"
     return outcome(
         "prompt entropy", float(shares.mean()), n=len(values), d=d, stderr=clustered(shares),
-        convention=f"order {alpha:g}, {unit}; mean over prompts" + (f" (compat {compat})" if compat else ""),
+        chance=float(np.mean(most)), no_stderr="one prompt: the error is over prompts",
+        convention=f"order {alpha:g}, {unit}; mean over prompts; chance is the maximum, that of log min(T, d)"
+        + (f" (compat {compat})" if compat else ""),
         provenance={"per_prompt": values},
     )  # fmt: skip
 

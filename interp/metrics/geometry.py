@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError
-from interp.metrics.declared import known_compat, outcome
+from interp.metrics.declared import NO_PARTS, NOT_ASKED, known_compat, outcome
 from interp.metrics.rows import Data, Groups, Rows, checked, clustered, jackknife, jackknife_blocks
 from interp.moments.accumulator import SiteMoments
 from interp.results import Result
@@ -93,6 +93,7 @@ def mean_cosine(x: Data, *, drop_top: int = 0, groups: Groups = None, n_blocks: 
     return outcome(
         "mean cosine", float(values[0]), n=n, d=d, chance=0.0,
         stderr=float(jackknife(values[1:])) if len(values) > 2 else None,
+        no_stderr=NO_PARTS if isinstance(x, SiteMoments) else NOT_ASKED,
         convention="all pairs of different rows, not centred" + (f", {drop_top} coordinates dropped" * bool(drop_top)),
         provenance={"dropped": dropped},
     )  # fmt: skip
@@ -149,7 +150,7 @@ def curvature(
     each = torch.stack(values)
     return outcome(
         "curvature", float(each.mean()), n=len(each), d=acts.shape[-1], stderr=clustered(each),
-        chance=90.0 if compat else 120.0,
+        chance=90.0 if compat else 120.0, no_stderr="one sequence: the error is over sequences",
         convention="degrees between successive " + ("states (compat skean)" if compat else "differences of tokens")
         + "; mean over sequences",
     )  # fmt: skip
@@ -192,6 +193,7 @@ def self_similarity(x: Rows, words: Int[Tensor, "sample"] | np.ndarray) -> Resul
     value = float(each.mean())
     return outcome(
         "self-similarity", value, n=len(each), d=rows.shape[1], stderr=clustered(each), chance=base,
+        no_stderr="one word: the error is over words",
         convention="mean cosine within a word, mean over words; chance: mean cosine of all pairs",
         provenance={"adjusted": value - base, "rows": len(rows)},
     )  # fmt: skip
@@ -219,6 +221,7 @@ def max_explainable_variance(x: Rows, words: Int[Tensor, "sample"] | np.ndarray,
     value, base = float(each.mean()), float(random.mean())
     return outcome(
         "maximum explainable variance", value, n=len(each), d=rows.shape[1], stderr=clustered(each), chance=base,
+        no_stderr="one word: the error is over words",
         convention="s_1^2 / sum s^2 of a word's occurrences, not centred; chance: random rows in groups of like size",
         provenance={"adjusted": value - base, "seed": seed},
     )  # fmt: skip
@@ -243,6 +246,7 @@ def intra_sentence_similarity(
     value, base = float(each.mean()), float(_pair_cosine(z.sum(0), len(z)))
     return outcome(
         "intra-sentence similarity", value, n=len(each), d=acts.shape[-1], stderr=clustered(each), chance=base,
+        no_stderr="one sentence: the error is over sentences",
         convention="cosine with the sentence mean; chance: mean cosine of all pairs of tokens",
         provenance={"adjusted": value - base},
     )  # fmt: skip

@@ -87,6 +87,8 @@ def last_token_gap(
     return outcome(
         "last-token gap", gaps.mean(1), n=k, d=model.width(where), axes=("length",), chance=chance,
         ticks=(tuple(map(str, lengths)),), stderr=gaps.std(1, ddof=1) / k**0.5 if k > 1 else None,
-        convention=f"L1 at {where}, s against s with its last token repeated",
+        no_stderr="one sequence: the error is over sequences", no_chance="compare with baseline=",
+        convention=f"L1 at {where}, s against s with its last token repeated"
+        + (f"; chance: {baseline}" if baseline else ""),
         provenance={"lost": lost, "baseline": baseline},
     )  # fmt: skip

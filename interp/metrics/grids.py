@@ -71,5 +71,6 @@ def similarity_matrix(
         last.name, value, n=last.n, d=int(np.max(last.provenance["d"])), axes=("site", "site"),
         ticks=(tuple(first), tuple(second)), stderr=stderr if np.isfinite(stderr).any() else None,
         chance=chance if np.isfinite(chance).any() else None, convention=convention,
+        no_stderr=last.no_stderr, no_chance=last.no_chance,
         reason="; ".join(sorted(reasons)) or None,
     )  # fmt: skip

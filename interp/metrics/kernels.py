@@ -38,7 +38,7 @@ def cka_rbf(
         The rule for s on each side: s^2 = ``fraction`` x the median (or mean) of the squared distances over i < j, or
         a number: s itself. The rule decides the value, and libraries differ; it stands in ``.convention``.
     unbiased
-        HSIC_1 instead of the biased form.
+        HSIC_1 instead of the biased form. ``.chance``: 0, or that of rows permuted.
     compat
         ``"platonic"``: s = 1 whatever the data (the kernel is the identity in high dimension, the value 1).
 
@@ -56,7 +56,7 @@ def cka_rbf(
     rows = paired(x, y)
     n = len(rows[0])
     blocks = jackknife_blocks(n, n_blocks, groups)
-    value, stderr, reason = float("nan"), None, CONSTANT
+    value, stderr, reason, chance = float("nan"), None, CONSTANT, 0.0 if unbiased else None
     scales = [float("nan"), float("nan")]
     if not any(constant(a, raw) for a, raw in zip(rows, (x, y), strict=True)):
         kernels = []
@@ -64,6 +64,7 @@ def cka_rbf(
             squared = torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist").square()
             scales[i] = _bandwidth(squared, bandwidth, fraction)
             kernels.append(torch.exp(squared / (-2 * scales[i] ** 2)))
+        chance = 0.0 if unbiased else _unrelated(*kernels)
         left, right = gram_sides(kernels, blocks, unbiased=unbiased)
         pairs = ((left, right), (left, left), (right, right))
         ratio = ratio_of(*(hsic(a, b, unbiased=unbiased) for a, b in pairs))
@@ -81,10 +82,21 @@ def cka_rbf(
         d=(rows[0].shape[1], rows[1].shape[1]),
         stderr=stderr,
         reason=reason,
-        chance=0.0 if unbiased else None,
+        chance=chance,
         convention=f"Gaussian kernel, {rule}; {'debiased HSIC_1' if unbiased else 'biased'}; float64",
         provenance={"s": scales, "unbiased": unbiased},
     )
+
+
+def _unrelated(k: Tensor, m: Tensor, *, n_permutations: int = 5) -> float:
+    """Biased kernel alignment where the rows of one side are permuted, on average."""
+    k, m = (a - a.mean(0) - a.mean(1, keepdim=True) + a.mean() for a in (k, m))
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
+    for _ in range(n_permutations):
+        order = torch.randperm(len(k), generator=generator)
+        total += float((k * m[order][:, order]).sum() / (k.norm() * m.norm()))
+    return total / n_permutations
 
 
 def _bandwidth(squared: Tensor, rule: str | float, fraction: float) -> float:

@@ -10,8 +10,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.declared import outcome
-from interp.metrics.rows import Data, Rows, paired, plain_rows
+from interp.metrics.declared import NOT_ASKED, outcome
+from interp.metrics.rows import Data, Groups, Rows, leave_out, paired, plain_rows
 from interp.moments.accumulator import SiteMoments
 from interp.results import Result
 
@@ -65,6 +65,7 @@ def match_neurons(x: Data, y: Data, *, how: str = "one_to_one", absolute: bool =
     spread = kept[torch.isfinite(kept)].std(correction=1) / max(1, int((match >= 0).sum())) ** 0.5
     return outcome(
         "neuron matching", value, n=n, d=tuple(table.shape), stderr=float(spread), chance=chance,
+        no_stderr="one neuron: the error is over neurons", no_chance="moments hold no rows to permute",
         convention=f"mean {'|r|' if absolute else 'r'}, {how.replace('_', ' ')}; error over neurons",
         provenance={"match": match.tolist()},
     )  # fmt: skip
@@ -125,26 +126,50 @@ def sparse_prediction(
     )  # fmt: skip
 
 
-def co_clusters(x: Data, y: Data, *, n_clusters: int, seed: int = 0) -> Result:
+def co_clusters(
+    x: Data, y: Data, *, n_clusters: int, seed: int = 0, groups: Groups = None, n_blocks: int = 8
+) -> Result:
     """Groups of neurons that span the same subspace on both sides: spectral co-clustering of |r|.
 
-    ``.value``: the share of the total |r| that lies within clusters; ``.chance``: the share if |r| were spread evenly.
-    ``.provenance["x"]``, ``["y"]``: the cluster of each neuron.
+    ``.value``: the share of the total |r| that lies within clusters. ``.chance``: the same over rows permuted (of a
+    Moments: the share if |r| were spread evenly). The standard error leaves out blocks of rows (``groups``: whole
+    ones), clusters found anew. ``.provenance["x"]``, ``["y"]``: the cluster of each neuron.
 
     References
     ----------
     Li et al. 2016, section 5; Dhillon 2001.
     """
-    from sklearn.cluster import SpectralCoclustering
-
     table = correlations(x, y).abs().cpu().numpy()
     if not 1 < n_clusters <= min(table.shape):
         raise InputError(f"n_clusters = {n_clusters} of {table.shape[0]} and {table.shape[1]} neurons")
+    value, even, found = _clustered(table, n_clusters, seed)
+    if isinstance(x, SiteMoments) or isinstance(y, SiteMoments):
+        n, chance, stderr, how = x.n if isinstance(x, SiteMoments) else len(x), even, None, "spread evenly"
+    else:
+        a, b = paired(x, y)
+        n, how = len(a), "rows permuted"
+
+        def share(left: Tensor, right: Tensor) -> float:
+            return _clustered(correlations(left, right).abs().numpy(), n_clusters, seed)[0]
+
+        stderr = leave_out(lambda kept: share(a[kept], b[kept]), n, n_blocks=n_blocks, groups=groups)
+        chance = share(a[torch.randperm(n, generator=torch.Generator().manual_seed(seed))], b)
+    return outcome(
+        "co-clusters", value, n=n, d=table.shape, chance=chance, stderr=stderr,
+        no_stderr="moments hold no rows to leave out" if isinstance(x, SiteMoments) else NOT_ASKED,
+        convention=f"share of |r| within {n_clusters} spectral co-clusters; chance: {how}",
+        provenance={"x": found[0].tolist(), "y": found[1].tolist(), "seed": seed},
+    )  # fmt: skip
+
+
+def _clustered(table: np.ndarray, n_clusters: int, seed: int) -> tuple[float, float, list[np.ndarray]]:
+    """The share of |r| within clusters, that of an even spread, and the clusters of rows and columns."""
+    from sklearn.cluster import SpectralCoclustering
+
     fitted = SpectralCoclustering(n_clusters=n_clusters, random_state=seed).fit(table + 1e-12)
     same = fitted.row_labels_[:, None] == fitted.column_labels_[None, :]
-    n = x.n if isinstance(x, SiteMoments) else len(x)
-    return outcome(
-        "co-clusters", float(table[same].sum() / table.sum()), n=n, d=table.shape, chance=float(same.mean()),
-        convention=f"share of |r| within {n_clusters} spectral co-clusters",
-        provenance={"x": fitted.row_labels_.tolist(), "y": fitted.column_labels_.tolist(), "seed": seed},
-    )  # fmt: skip
+    return (
+        float(table[same].sum() / table.sum()),
+        float(same.mean()),
+        [fitted.row_labels_, fitted.column_labels_],
+    )

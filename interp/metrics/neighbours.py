@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from interp.errors import InputError, nearest
 from interp.metrics.declared import known_compat, outcome
-from interp.metrics.rows import Groups, Rows, clustered, paired
+from interp.metrics.rows import Groups, Rows, clustered, leave_out, paired
 from interp.results import Result
 
 __all__ = ["cknna", "mutual_knn", "nearest_rows"]
@@ -93,7 +94,16 @@ def mutual_knn(
     )  # fmt: skip
 
 
-def cknna(x: Rows, y: Rows, *, k: int = 10, compat: str | None = None) -> Result:
+def cknna(
+    x: Rows,
+    y: Rows,
+    *,
+    k: int = 10,
+    compat: str | None = None,
+    groups: Groups = None,
+    n_blocks: int = 8,
+    n_permutations: int = 5,
+) -> Result:
     """CKA that counts only pairs which are near neighbours on both sides.
 
     HSIC_1 of the Gram matrices of rows at length 1, masked to the pairs (i, j) with j among the ``k`` nearest of i on
@@ -105,6 +115,14 @@ def cknna(x: Rows, y: Rows, *, k: int = 10, compat: str | None = None) -> Result
         Neighbours, at least 2; n - 1 gives debiased CKA.
     compat
         ``"platonic"``: rows as they are, and 1e-6 added to the denominator.
+    groups, n_blocks
+        Jackknife, as for :func:`interp.metrics.cka`; neighbours are found anew among the rows that are left.
+    n_permutations
+        ``.chance`` is the mean over this many permutations of y's rows (0 for k = n - 1, where it is exact).
+
+    Notes
+    -----
+    Cost: O(n^2 (d + e)) for the value, each block and each permutation; O(n^2) memory.
 
     References
     ----------
@@ -116,25 +134,42 @@ def cknna(x: Rows, y: Rows, *, k: int = 10, compat: str | None = None) -> Result
     a, b = paired(x, y, center=False)
     n = len(a)
     closeness = "inner" if compat else "cosine"
+    value = _masked_alignment(a, b, k, compat)
+    reason = None if np.isfinite(value) else "the masked self-similarity is not positive at this n and k"
+    generator, chance = torch.Generator().manual_seed(0), 0.0
+    if k < n - 1:
+        orders = [torch.randperm(n, generator=generator) for _ in range(n_permutations)]
+        null = [_masked_alignment(a, b[order], k, compat) for order in orders]
+        chance = float(np.nanmean(null)) if np.isfinite(null).any() else None
+
+    def left(kept: Tensor) -> float:
+        return _masked_alignment(a[kept], b[kept], min(k, len(kept) - 1), compat)
+
+    return outcome(
+        "CKNNA", value, n=n, d=(a.shape[1], b.shape[1]), reason=reason, chance=chance,
+        stderr=None if reason else leave_out(left, n, n_blocks=n_blocks, groups=groups),
+        no_chance="no permutation was asked for, or none gives a value",
+        convention=f"HSIC_1 over common {k} nearest neighbours, {closeness}" + (" (compat platonic)" if compat else ""),
+        provenance={"k": k},
+    )  # fmt: skip
+
+
+def _masked_alignment(a: Tensor, b: Tensor, k: int, compat: str | None) -> float:
+    """nan where a self-similarity is not positive."""
+    n, closeness = len(a), "inner" if compat else "cosine"
     near = [nearest_rows(side, k=k, closeness=closeness) for side in (a, b)]
     if compat is None:
         a, b = (side / side.norm(dim=1, keepdim=True) for side in (a, b))
     masks = [torch.zeros(n, n, dtype=torch.float64).scatter_(1, which, 1.0) for which in near]
     grams = [a @ a.T, b @ b.T]
-
-    def masked(i: int, j: int) -> Tensor:
-        mask = masks[i] * masks[j]
-        return torch.stack([mask * grams[i], mask * grams[j]])
-
-    scores = [_hsic_any(*masked(i, j)) for i, j in ((0, 1), (0, 0), (1, 1))]
+    scores = [
+        _hsic_any(masks[i] * masks[j] * grams[i], masks[i] * masks[j] * grams[j])
+        for i, j in ((0, 1), (0, 0), (1, 1))
+    ]
     scale = scores[1] * scores[2]
-    reason = None if float(scale) > 0 else "the masked self-similarity is not positive at this n and k"
-    value = float("nan") if reason else float(scores[0] / (scale.sqrt() + (1e-6 if compat else 0.0)))
-    return outcome(
-        "CKNNA", value, n=n, d=(a.shape[1], b.shape[1]), reason=reason, chance=0.0 if k == n - 1 else None,
-        convention=f"HSIC_1 over common {k} nearest neighbours, {closeness}" + (" (compat platonic)" if compat else ""),
-        provenance={"k": k},
-    )  # fmt: skip
+    if not float(scale) > 0:
+        return float("nan")
+    return float(scores[0] / (scale.sqrt() + (1e-6 if compat else 0.0)))
 
 
 def _hsic_any(k: Tensor, m: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.metrics.declared import outcome
-from interp.metrics.rows import rows64
+from interp.metrics.rows import jackknife, rows64
 from interp.metrics.structure import find_circle
 from interp.results import Result
 
@@ -47,20 +47,21 @@ def linear_order(
     -------
     Result
         ``.provenance``: ``p_value``, ``share`` (of the variance along the component), ``direction``. ``.chance``: mean
-        over permutations of the values.
+        over permutations of the values. The error leaves out one item at a time.
     """
     from scipy.stats import rankdata
 
     rows, order = rows64(x), _values(values, len(x))
-    u, s, directions = torch.linalg.svd(rows, full_matrices=False)
-    place = _standard(rankdata((u[:, 0] * s[0]).numpy()))
-    ranks = _standard(rankdata(order))
+    _, s, directions = torch.linalg.svd(rows, full_matrices=False)
 
-    def score(orders: np.ndarray) -> np.ndarray:
-        return np.abs(ranks[orders] @ place)
+    def scorer(kept: Tensor) -> Score:
+        part = rows[kept] - rows[kept].mean(0)
+        u = torch.linalg.svd(part, full_matrices=False)[0]
+        place, ranks = _standard(rankdata(u[:, 0].numpy())), _standard(rankdata(order[kept.numpy()]))
+        return lambda orders: np.abs(ranks[orders] @ place)
 
     return _judged(
-        "linear order", score, rows, n_permutations, seed,
+        "linear order", scorer, rows, n_permutations, seed,
         convention="|Spearman| of the values with the first principal component",
         provenance={"share": float(s[0] ** 2 / s.square().sum()), "direction": directions[0].tolist()},
     )  # fmt: skip
@@ -90,8 +91,9 @@ def cyclic_order(
     Returns
     -------
     Result
-        1: evenly around a circle in their order, either way round. ``.provenance``: ``p_value``, ``roundness``,
-        ``share`` of the variance in the plane, and its two ``directions``. ``.chance``: mean over permutations.
+        1: evenly around a circle in their order, either way round; the error leaves out one item at a time, the plane
+        kept. ``.provenance``: ``p_value``, ``roundness``, ``share`` of the variance in the plane, and its two
+        ``directions``. ``.chance``: mean over permutations.
 
     References
     ----------
@@ -104,14 +106,18 @@ def cyclic_order(
     axes, roundness = plane_of(rows, plane)
     seen = rows @ axes.T
     angle = torch.atan2(seen[:, 1], seen[:, 0]).numpy()
-    seen_at, turned = np.exp(1j * angle), np.exp(2j * np.pi * order / cycle)
 
-    def score(orders: np.ndarray) -> np.ndarray:
-        there = turned[orders]
-        return np.maximum(np.abs((there * seen_at).mean(1)), np.abs((there.conj() * seen_at).mean(1)))
+    def scorer(kept: Tensor) -> Score:
+        seen_at, turned = np.exp(1j * angle[kept.numpy()]), np.exp(2j * np.pi * order[kept.numpy()] / cycle)
+
+        def score(orders: np.ndarray) -> np.ndarray:
+            there = turned[orders]
+            return np.maximum(np.abs((there * seen_at).mean(1)), np.abs((there.conj() * seen_at).mean(1)))
+
+        return score
 
     return _judged(
-        "cyclic order", score, rows, n_permutations, seed,
+        "cyclic order", scorer, rows, n_permutations, seed,
         convention=f"resultant length of angle against value modulo {cycle}, plane: {plane}",
         provenance={
             "roundness": roundness, "share": float(seen.square().sum() / rows.square().sum()),
@@ -158,14 +164,24 @@ def _orders(n: int, n_permutations: int, seed: int) -> np.ndarray:
     return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(n_permutations - 1))])
 
 
+Score = Callable[[np.ndarray], np.ndarray]
+"""Orders of the items [permutation, n] -> a score each."""
+
+
 def _judged(
-    name: str, score: Callable[[np.ndarray], np.ndarray], rows: Tensor, n_permutations: int, seed: int, *,
+    name: str, scorer: Callable[[Tensor], Score], rows: Tensor, n_permutations: int, seed: int, *,
     convention: str, provenance: dict,
 ) -> Result:  # fmt: skip
+    """``scorer(items kept)`` judged on all items, over permutations, and with each item left out."""
     n, d = rows.shape
+    score = scorer(torch.arange(n))
     value, drawn = float(score(np.arange(n)[None])[0]), score(_orders(n, n_permutations, seed))
     p = float((drawn >= value - 1e-9).mean())
+    left = [scorer(torch.cat([torch.arange(i), torch.arange(i + 1, n)])) for i in range(n if n > 4 else 0)]
+    apart = [float(one(np.arange(n - 1)[None])[0]) for one in left]
     return outcome(
         name, value, n=n, d=d, chance=float(drawn.mean()), convention=convention,
+        stderr=float(jackknife(torch.tensor(apart, dtype=torch.float64))) if apart else None,
+        no_stderr="four items: none can be left out",
         provenance=provenance | {"p_value": p, "n_permutations": len(drawn), "seed": seed},
     )  # fmt: skip

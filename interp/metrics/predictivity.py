@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import InputError, nearest
 from interp.metrics.declared import outcome
-from interp.metrics.rows import Groups, Rows, blocks_of, checked, paired
+from interp.metrics.rows import Groups, Rows, blocks_of, checked, leave_out, paired
 from interp.results import Result
 
 __all__ = ["linear_predictivity", "relative_representation", "zero_shot_stitch"]
@@ -31,7 +31,8 @@ def linear_predictivity(
     ridge
         Penalty as a share of the mean eigenvalue of x's covariance; 0 is least squares, blind to any invertible map.
     n_folds
-        Folds; whole ``groups`` [sample] if given. The standard error is that of the mean over folds.
+        Folds; whole ``groups`` [sample] if given. The standard error is that of the mean over folds;
+        in sample it leaves out blocks.
     in_sample
         Fit and score on the same rows: Kornblith's |Qx'Yc|^2 / |Yc|^2, which grows with d / n.
 
@@ -53,7 +54,13 @@ def linear_predictivity(
         )  # fmt: skip
     if in_sample:
         fit = _fit(a, b, ridge)
-        value, stderr = float(1 - (b - a @ fit).square().sum() / b.square().sum()), None
+        value = float(1 - (b - a @ fit).square().sum() / b.square().sum())
+
+        def left(kept: Tensor) -> float:
+            p, q = a[kept] - a[kept].mean(0), b[kept] - b[kept].mean(0)
+            return float(1 - (q - p @ _fit(p, q, ridge)).square().sum() / q.square().sum())
+
+        stderr = leave_out(left, n, n_blocks=8, groups=groups)
     else:
         scores, weights = [], []
         for fold in blocks_of(n, n_folds, groups):

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Shaped
+from jaxtyping import Float64, Int, Shaped
 from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import InputError, nearest
-from interp.metrics.baselines import Baseline, baselined
+from interp.metrics.baselines import Baseline, baselined, beside
 from interp.metrics.collapse import class_distance_variance, scatter_ratio
-from interp.metrics.declared import outcome
+from interp.metrics.declared import NOT_ASKED, outcome
 from interp.metrics.entropies import von_neumann_entropy
 from interp.metrics.geometry import mean_cosine
+from interp.metrics.sequences import ORDERED, SequenceValues, along_sites, by_length
 from interp.metrics.similarity import cka_matrix
 from interp.metrics.spectral import (
     entropy_rank,
@@ -36,7 +37,6 @@ from interp.metrics.spectrum import Spectrum, spectra_of_moments
 from interp.models.inputs import as_tokens
 from interp.moments.accumulator import SiteMoments
 from interp.moments.moments import Moments
-from interp.moments.sums import self_product
 from interp.results import Result
 from interp.sites import Site
 from interp.tokens import Tokens
@@ -80,23 +80,10 @@ _MOMENTS: Mapping[str, Callable[[_Site], Result]] = {
 }
 LEAST = 8
 """Rows below which a class does not count in the CDNV of a profile: labels of text have long tails."""
-_SEQUENCES = ("curvature", "token homogeneity", "prompt entropy")
 COLLAPSE = ("NC1 ratio", "CDNV")
 """What a profile can hold besides, where tokens have labels."""
-QUANTITIES = (*(name for name in _MOMENTS if name not in COLLAPSE), *_SEQUENCES)
+QUANTITIES = (*(name for name in _MOMENTS if name not in COLLAPSE), *ORDERED)
 """What a profile holds."""
-
-
-def _by_length(acts: Tensor, mask: Tensor | None) -> list[Float[Tensor, "batch pos d"]]:
-    """The real tokens of each sequence, sequences of one length together."""
-    wide = acts if acts.dtype == torch.float64 else acts.float()
-    if mask is None or bool(mask.all()):
-        return [wide]
-    mask = mask.to(acts.device)
-    lengths = mask.sum(1)
-    return [
-        wide[lengths == n][mask[lengths == n]].unflatten(0, (-1, int(n))) for n in lengths.unique() if n > 0
-    ]
 
 
 def _rows(acts: Activations, site: Site) -> Shaped[Tensor, "row ..."]:
@@ -105,39 +92,6 @@ def _rows(acts: Activations, site: Site) -> Shaped[Tensor, "row ..."]:
     return (
         value.flatten(0, 1) if value.ndim == 3 and mask is not None and bool(mask.all()) else acts.rows(site)
     )
-
-
-def _sequence_values(paths: Float[Tensor, "batch pos d"], names: Sequence[str]) -> dict[str, list[float]]:
-    """Curvature (degrees), token homogeneity and prompt entropy (nats) of each sequence, as ``geometry.py`` has them.
-
-    Products are of the activations' float type, sums and eigenvalues float64. A sequence too short for a quantity, or
-    with a vector of length 0 where a direction is needed, has none.
-    """
-    n, out = paths.shape[1], {name: torch.full((len(paths),), torch.nan) for name in names}
-    if n > 1 and {"token homogeneity", "prompt entropy"} & set(names):
-        z = paths / torch.linalg.vector_norm(paths, dim=2, keepdim=True)  # nan where a token has length 0
-        if "token homogeneity" in out:
-            out["token homogeneity"] = (z.sum(1).double().square().sum(1) - n) / (n * (n - 1))
-        if "prompt entropy" in out:
-            side = torch.stack([self_product(each) for each in (z.mT if n <= z.shape[2] else z)]).double() / n
-            eig = torch.linalg.eigvalsh(side.nan_to_num()).clamp_min(0)
-            out["prompt entropy"] = torch.special.entr(eig).sum(1) + 0 * side.sum((1, 2))
-    if n > 2 and "curvature" in out:
-        out["curvature"] = _angles(paths.diff(dim=1)).rad2deg().mean(1)
-    return {name: [v for v in values.tolist() if np.isfinite(v)] for name, values in out.items()}
-
-
-def _angles(step: Float[Tensor, "batch step d"]) -> Float64[Tensor, "batch turn"]:
-    """Between successive steps, in radians; where a cosine has lost its digits (near 0 and pi) from the half chords."""
-    length = torch.linalg.vector_norm(step, dim=2)
-    cosine = torch.linalg.vecdot(step[:, 1:], step[:, :-1]) / (length[:, 1:] * length[:, :-1])
-    angle = cosine.double().arccos()
-    row, at = torch.nonzero(~(cosine.abs() < 0.99), as_tuple=True)
-    if len(row):
-        u, v = (step[row, at + i] / length[row, at + i, None] for i in (1, 0))
-        chords = [torch.linalg.vector_norm(u + sign * v, dim=1).double() for sign in (-1, 1)]
-        angle[row, at] = 2 * torch.atan2(*chords)
-    return angle
 
 
 def layer_profile(
@@ -202,17 +156,7 @@ def layer_profile(
         return mine
     network, mixed = baselined(model, tokens, baseline, seed=seed)
     theirs = replace(run, model=network, tokens=mixed).profile(settings)
-    return {name: _beside(result, theirs[name], baseline) for name, result in mine.items()}
-
-
-def _beside(result: Result, other: Result, baseline: str) -> Result:
-    fields = ("name", "value", "n", "stderr", "interval", "axes", "ticks", "reason")
-    return Result(
-        **{f: getattr(result, f) for f in fields},
-        chance=np.asarray(other.value),
-        convention=f"{result.convention}; chance: {baseline}",
-        provenance={**result.provenance, "baseline": baseline},
-    )
+    return {name: beside(result, theirs[name], baseline) for name, result in mine.items()}
 
 
 def _layers(model: Any, sites: Any) -> tuple[Any, ...]:
@@ -241,17 +185,16 @@ class _Pass:
         # parts are dealt chunk by chunk: two chunks a part where the rows are few
         n = int(given.mask.sum()) if self.positions is None else len(given)
         settings = {"chunk": max(64, min(2048, n // (2 * settings["parts"])))} | settings
-        ordered = [name for name in self.names if name in _SEQUENCES]
-        each: dict[str, dict[str, list[float]]] = {name: {str(s): [] for s in found} for name in ordered}
+        ordered = [name for name in self.names if name in ORDERED]
+        each = {site: SequenceValues(ordered) for site in found}
         moments: Moments | None = None
         for acts, marks in self._batches(found, given):
             rows = {str(site): _rows(acts, site) for site in found}
             moments = moments or Moments({site: x.shape[1] for site, x in rows.items()}, **settings)
             moments.update(rows, labels=marks)
             for site in found if ordered else ():
-                for paths in _by_length(acts[site], acts.mask):
-                    for name, values in _sequence_values(paths, ordered).items():
-                        each[name][str(site)] += values
+                for paths in by_length(acts[site], acts.mask):
+                    each[site].add(paths)
         assert moments is not None  # Tokens are never empty
         along: dict[str, list[Result]] = {name: [] for name in self.names if name in _MOMENTS}
         for site in moments.sites:  # one at a time, so that its spectra are dropped before the next
@@ -262,7 +205,7 @@ class _Pass:
         return {
             name: _along(along[name], ticks)
             if name in along
-            else _over_sequences(name, each[name], width, ticks)
+            else along_sites(name, [each[site] for site in found], d=width, ticks=ticks)
             for name in self.names
         }
 
@@ -284,18 +227,6 @@ class _Pass:
             yield acts, marks
 
 
-def _over_sequences(
-    name: str, each: dict[str, list[float]], d: int, ticks: tuple[tuple[str, ...], ...]
-) -> Result:
-    counts = [len(v) for v in each.values()]
-    value = np.array([np.mean(v) if v else np.nan for v in each.values()])
-    spread = [np.std(v, ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan for v in each.values()]
-    return outcome(
-        name, value, n=max(counts), d=d, stderr=np.array(spread), axes=("site",), ticks=ticks,
-        convention="mean over sequences", reason=None if min(counts) else "no sequence is long enough",
-    )  # fmt: skip
-
-
 def _along(results: Sequence[Result], ticks: tuple[tuple[str, ...], ...]) -> Result:
     """Results of single sites as one along ``site``."""
 
@@ -306,7 +237,8 @@ def _along(results: Sequence[Result], ticks: tuple[tuple[str, ...], ...]) -> Res
     reasons = {f"{site}: {r.reason}" for site, r in zip(ticks[0], results, strict=True) if r.reason}
     return outcome(
         first.name, column([r.value for r in results]), n=first.n, d=max(r.provenance["d"] for r in results),
-        stderr=stderr if np.isfinite(stderr).any() else None, chance=column([r.chance for r in results]),
+        stderr=stderr if np.isfinite(stderr).any() else None, no_stderr=first.no_stderr or NOT_ASKED,
+        chance=column([r.chance for r in results]),
         axes=("site",), ticks=ticks, convention=first.convention.rpartition("; n/d")[0],
         reason="; ".join(sorted(reasons)) or None,
         provenance={key: [r.provenance.get(key) for r in results] for key in ("r2", "last") if key in first.provenance},

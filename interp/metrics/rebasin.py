@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from interp.errors import InputError
@@ -101,22 +102,50 @@ def match_activations(a: Mapping[str, Rows], b: Mapping[str, Rows]) -> dict[str,
 
 
 def loss_barrier(
-    loss: Callable[[dict[str, Tensor]], float], a: Weights, b: Weights, *, n_points: int = 11
+    loss: Callable[[dict[str, Tensor]], float | Tensor], a: Weights, b: Weights, *, n_points: int = 11
 ) -> Result:
     """The loss along the straight line from ``a`` to ``b``; ``.provenance["barrier"]`` is its highest rise.
 
     Barrier: max over t of loss((1 - t) a + t b) - ((1 - t) loss(a) + t loss(b)), 0 where the line stays low.
-    ``loss`` takes named weights (``torch.func.functional_call``) and returns nats or whatever it measures.
+
+    Parameters
+    ----------
+    loss
+        Takes named weights (``torch.func.functional_call``) and returns nats or whatever it measures: a number, or one
+        for each example [sample], from which errors follow.
+
+    Returns
+    -------
+    Result
+        Along ``t``. ``.chance``: the chord between the ends, which a path without a barrier keeps to.
+        ``.provenance``: ``barrier``, and with losses by example its error ``barrier_stderr``.
     """
     if set(a) != set(b):
         raise InputError(f"the two networks have different weights: {sorted(set(a) ^ set(b))[:4]}")
     steps = np.linspace(0, 1, n_points)
     with torch.no_grad():
-        value = np.array([float(loss({k: (1 - t) * a[k] + t * b[k] for k in a})) for t in steps])
-    rise = value - ((1 - steps) * value[0] + steps * value[-1])
+        held = [
+            torch.as_tensor(loss({k: (1 - t) * a[k] + t * b[k] for k in a}))
+            .detach()
+            .double()
+            .cpu()
+            .reshape(-1)
+            for t in steps
+        ]
+    each: Float64[np.ndarray, "t sample"] = torch.stack(held).numpy()
+    chord = (1 - steps)[:, None] * each[0] + steps[:, None] * each[-1]
+    rise, n = each - chord, each.shape[1]
+    top = int(rise.mean(1).argmax())
+    several = n > 1
+    provenance: dict[str, float] = {"barrier": float(rise.mean(1)[top])}
+    if several:
+        provenance["barrier_stderr"] = float(rise[top].std(ddof=1) / n**0.5)
     return outcome(
-        "loss along the interpolation", value, n=n_points, d=1, axes=("t",),
-        ticks=(tuple(f"{t:.2f}" for t in steps),),
-        convention="loss of (1 - t) a + t b; barrier: largest rise above the chord",
-        provenance={"barrier": float(rise.max())},
+        "loss along the interpolation", each.mean(1), n=n if several else n_points, d=1, axes=("t",),
+        ticks=(tuple(f"{t:.2f}" for t in steps),), chance=chord.mean(1),
+        stderr=each.std(1, ddof=1) / n**0.5 if several else None,
+        no_stderr="the loss is one number: let it return one for each example",
+        convention=f"loss of (1 - t) a + t b, {'examples' if several else 'points'} counted by n; chance: the chord;"
+        " barrier: largest rise above it",
+        provenance=provenance,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from interp.errors import InputError
-from interp.metrics.declared import outcome
+from interp.metrics.declared import NO_PARTS, NOT_ASKED, outcome
 from interp.metrics.pairs import moments_table, rows_table
 from interp.metrics.rows import Data, Groups, Rows
 from interp.moments.accumulator import SiteMoments, need_pair
@@ -99,6 +99,7 @@ def cka(
         chance=float(chance[0, 0]),
         convention=convention,
         reason=next(iter(why.values()), None),
+        no_stderr=NO_PARTS if isinstance(x, SiteMoments) else NOT_ASKED,
         bias="" if unbiased else _BIAS,
         provenance={"unbiased": unbiased, "method": method},
     )
@@ -153,5 +154,6 @@ def cka_matrix(
         convention=convention,
         reason="; ".join(sorted({f"{a} with {b}: {reason}" for (a, b), reason in why.items()})) or None,
         bias="" if unbiased else _BIAS,
+        no_stderr=NO_PARTS if isinstance(acts_by_site, Moments) else NOT_ASKED,
         provenance={"unbiased": unbiased, "method": method},
     )

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.declared import caveat_of, outcome
+from interp.metrics.declared import NO_PARTS, NOT_ASKED, caveat_of, outcome
 from interp.metrics.rows import Data, Groups, blocks_of, checked, jackknife
 from interp.moments.accumulator import SiteMoments, scatter_of
 from interp.moments.sums import Sums
@@ -43,6 +43,7 @@ class Spectrum:
     """None where every row is the same."""
     left_out: tuple[Float64[Tensor, "_"], ...]
     isotropic: Float64[Tensor, "_"]
+    no_stderr: str = NOT_ASKED
 
     def rank(self, of: Callable[[Tensor], Tensor], name: str, formula: str) -> Result:
         """The statistic ``of`` (eigenvalues -> number) as a Result."""
@@ -62,6 +63,7 @@ class Spectrum:
             reason=CONSTANT if self.whole is None else None,
             chance=float(of(self.isotropic)),
             convention=f"{formula}, {centred}{error}",
+            no_stderr=self.no_stderr,
             provenance={"caveat": caveat_of(self.n, self.d, _BIAS)},
         )
 
@@ -113,6 +115,7 @@ def spectra_of_moments(x: SiteMoments, centers: Sequence[bool] = (True, False)) 
             whole=None if flat[i] else whole[i],
             isotropic=isotropic_spectrum(x.n, x.d, center=center),
             left_out=() if flat[i] else tuple(eigs[i] for eigs in left),
+            no_stderr=NO_PARTS,
         )
         for i, center in enumerate(centers)
     }

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import InputError
@@ -55,7 +55,7 @@ def parallelogram_rqi(
     if not quads or scale == 0:
         why = "all embeddings are equal" if scale == 0 else "no two pairs have the same sum"
         return outcome(
-            "parallelogram RQI", float("nan"), n=0, d=rows.shape[1], convention=f"delta {delta:g}", reason=why
+            "parallelogram RQI", float("nan"), n=n, d=rows.shape[1], convention=f"delta {delta:g}", reason=why
         )
     quad = torch.cat(quads)
     if len(quad) > max_quads:
@@ -67,7 +67,7 @@ def parallelogram_rqi(
     share = float(hit.double().mean())
     return outcome(
         "parallelogram RQI", share, n=len(quad), d=rows.shape[1], stderr=(share * (1 - share) / len(quad)) ** 0.5,
-        chance=float(miss.double().mean()) if len(miss) else None,
+        chance=float(miss.double().mean()) if len(miss) else None, no_chance="all pairs have the same sum",
         convention=f"delta {delta:g} x rms distance, sums {'plain' if modulus is None else f'modulo {modulus}'}",
     )  # fmt: skip
 
@@ -77,7 +77,8 @@ def fourier_concentration(x: Float[Tensor, "token d"], *, n_frequencies: int = 1
 
     The discrete Fourier transform runs over the tokens; the power of frequency k sums over coordinates and over its
     sine and cosine. ``.provenance``: the frequencies, strongest first, and the whole normalised ``spectrum``.
-    ``.chance``: n_frequencies over the number of frequencies.
+    ``.chance``: the same with the tokens relabelled at random, on average. Every token is measured and nothing is
+    sampled, so there is no standard error.
 
     References
     ----------
@@ -85,19 +86,29 @@ def fourier_concentration(x: Float[Tensor, "token d"], *, n_frequencies: int = 1
     """
     rows = rows64(x)
     p = len(rows)
-    power = torch.fft.rfft(rows, dim=0).abs().square().sum(1)[1:]
-    if p % 2 == 0:
-        power[:-1] *= 2  # every frequency but the last stands for itself and its mirror
+    power = _power(rows)
     count = len(power)
     if not 0 < n_frequencies <= count or float(power.sum()) == 0:
         raise InputError(f"n_frequencies = {n_frequencies} of {count}, total power {float(power.sum()):g}")
     share = power / power.sum()
     order = share.argsort(descending=True)
+    generator = torch.Generator().manual_seed(0)
+    mixed = [_power(rows[torch.randperm(p, generator=generator)]) for _ in range(20)]
+    chance = [float(one.sort(descending=True).values[:n_frequencies].sum() / one.sum()) for one in mixed]
     return outcome(
         "Fourier concentration", float(share[order[:n_frequencies]].sum()), n=p, d=rows.shape[1],
-        chance=n_frequencies / count, convention=f"share of variance in the top {n_frequencies} of {count} frequencies",
+        chance=float(np.mean(chance)), no_stderr="every token is measured: nothing is sampled",
+        convention=f"share of variance in the top {n_frequencies} of {count} frequencies; chance: tokens relabelled",
         provenance={"frequencies": (order[:n_frequencies] + 1).tolist(), "spectrum": share.tolist()},
     )  # fmt: skip
+
+
+def _power(rows: Tensor) -> Float64[Tensor, "frequency"]:
+    """Power of each frequency but 0, summed over coordinates and over its sine and cosine."""
+    power = torch.fft.rfft(rows, dim=0).abs().square().sum(1)[1:]
+    if len(rows) % 2 == 0:
+        power[:-1] *= 2  # every frequency but the last stands for itself and its mirror
+    return power
 
 
 def feature_variance_share(
@@ -139,11 +150,19 @@ def _plane(x: Rows) -> Tensor:
     return rows
 
 
-def separability(x: Float[Tensor, "sample 2"], *, n_angles: int = 60, n_bins: int = 40) -> Result:
+def separability(
+    x: Float[Tensor, "sample 2"],
+    *,
+    n_angles: int = 60,
+    n_bins: int = 40,
+    groups: Groups = None,
+    n_blocks: int = 8,
+) -> Result:
     """Separability index of a plane: the least mutual information, in nats, of its two coordinates over rotations.
 
     0: some rotation makes the coordinates independent, so the plane is two one-dimensional features. ``.chance``: the
-    same of a permuted pairing (the bias of binned mutual information at this n).
+    same of a permuted pairing (the bias of binned mutual information at this n). The standard error leaves out blocks
+    of rows (``groups``: whole ones), the rotation found anew.
 
     References
     ----------
@@ -160,6 +179,9 @@ def separability(x: Float[Tensor, "sample 2"], *, n_angles: int = 60, n_bins: in
         held = table > 0
         return float((table[held] * np.log(table[held] / outer[held])).sum())
 
+    def least(kept: Tensor) -> float:
+        return min(information(rows[kept], angle) for angle in angles)
+
     values = [information(rows, angle) for angle in angles]
     best = int(np.argmin(values))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
@@ -168,19 +190,28 @@ def separability(x: Float[Tensor, "sample 2"], *, n_angles: int = 60, n_bins: in
     shuffled = torch.stack([turned[:, 0], turned[order, 1]], 1)
     return outcome(
         "separability index", values[best], n=len(rows), d=2, chance=information(shuffled, angles[0]),
+        stderr=leave_out(least, len(rows), n_blocks=n_blocks, groups=groups),
         convention=f"nats, {n_bins} x {n_bins} bins, least over {n_angles} rotations of a quarter turn",
         provenance={"angle": float(angles[best])},
     )  # fmt: skip
 
 
 def mixture_index(
-    x: Rows, *, epsilon: float = 0.1, n_directions: int = 180, n_offsets: int = 61, seed: int = 0
+    x: Rows,
+    *,
+    epsilon: float = 0.1,
+    n_directions: int = 180,
+    n_offsets: int = 61,
+    seed: int = 0,
+    groups: Groups = None,
+    n_blocks: int = 8,
 ) -> Result:
     """epsilon-mixture index: the largest share of points that one affine function sends near 0.
 
     max over v, c of the share with |v.x + c| < epsilon * rms(v.x + c). Near 1: the points are a mixture in which most
     lie on a hyperplane (a sparse feature that is mostly off); small for an irreducible one. In a plane directions are
-    a grid of angles, else random. ``.chance``: that of Gaussian points of the same covariance.
+    a grid of angles, else random. ``.chance``: that of Gaussian points of the same covariance. The standard error
+    leaves out blocks of rows (``groups``: whole ones), the best slab found anew.
 
     References
     ----------
@@ -211,16 +242,18 @@ def mixture_index(
     gaussian = draw * root.S / n**0.5 @ root.Vh
     return outcome(
         "mixture index", index(rows), n=n, d=d, chance=index(gaussian),
+        stderr=leave_out(lambda kept: index(rows[kept]), n, n_blocks=n_blocks, groups=groups),
         convention=f"epsilon {epsilon:g} x rms, {n_directions} directions, {n_offsets} offsets",
     )  # fmt: skip
 
 
-def find_circle(x: Rows, *, n_components: int = 6) -> Result:
+def find_circle(x: Rows, *, n_components: int = 6, groups: Groups = None, n_blocks: int = 8) -> Result:
     """The plane of two principal components in which the points lie most nearly on a circle about their mean.
 
     Score: 1 - sd(r) / mean(r) of the whitened radius, 1 on a circle. ``.chance``: that of Gaussian points,
     1 - sqrt(4 / pi - 1) = 0.477. ``.provenance``: the two components, and ``coverage``, 1 - |mean of e^(i angle)|: a
-    circle that is only an arc covers little.
+    circle that is only an arc covers little. The standard error leaves out blocks of rows (``groups``: whole ones), the
+    plane found anew.
 
     References
     ----------
@@ -228,6 +261,14 @@ def find_circle(x: Rows, *, n_components: int = 6) -> Result:
     """
     rows = rows64(x)
     u = torch.linalg.svd(rows, full_matrices=False)
+
+    def best_of(kept: Tensor) -> float:
+        part = torch.linalg.svd(rows[kept] - rows[kept].mean(0), full_matrices=False)
+        width = min(held, int((1e-10 * part.S[0] < part.S).sum()))
+        return max(
+            (_roundness(part.U[:, list(pair)])[0] for pair in combinations(range(width), 2)), default=np.nan
+        )
+
     held = min(n_components, int((1e-10 * u.S[0] < u.S).sum()))
     if held < 2:
         return outcome("circle", float("nan"), n=len(rows), d=rows.shape[1], convention="whitened radius",
@@ -236,6 +277,7 @@ def find_circle(x: Rows, *, n_components: int = 6) -> Result:
     score, coverage = _roundness(u.U[:, list(best)])
     return outcome(
         "circle", score, n=len(rows), d=rows.shape[1], chance=1 - (4 / np.pi - 1) ** 0.5,
+        stderr=leave_out(best_of, len(rows), n_blocks=n_blocks, groups=groups),
         convention=f"1 - sd / mean of the whitened radius, best plane of {held} principal components",
         provenance={"plane": list(best), "coverage": coverage, "directions": u.Vh[list(best)].tolist()},
     )  # fmt: skip

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics.declared import known_compat, outcome
+from interp.metrics.declared import NO_PARTS, known_compat, outcome
 from interp.metrics.rows import Data, Groups, constant, jackknife, jackknife_blocks, paired, plain_rows
 from interp.moments.accumulator import SiteMoments, need_pair
 from interp.moments.sums import Sums
@@ -96,9 +96,11 @@ def _measure(
         stderr = float(jackknife(torch.tensor([of(s) for s in made[1:]]).double())) if count else None
         chance = float(np.mean([of(s) for s in shuffled])) if shuffled else None
     error = f"; jackknife over {count} blocks of rows" if count else ""
+    alone = {"no_stderr": NO_PARTS} if isinstance(x, SiteMoments) else {}
     return outcome(
         name, value, n=whole.n, d=widths, stderr=stderr, chance=chance, reason=reason,
-        convention=f"{convention}; float64{error}", bias=_BIAS if overfits else "", **fields,
+        convention=f"{convention}; float64{error}", bias=_BIAS if overfits else "",
+        no_chance="moments hold no rows to permute" if isinstance(x, SiteMoments) else reason or "", **alone, **fields,
     )  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def svcca(x: Data, y: Data, *, variance: float = 0.99, groups: Groups = None, n_
     )  # fmt: skip
 
 
-def pwcca(x: Data, y: Data, *, compat: str | None = None, groups: Groups = None, n_blocks: int = 0) -> Result:
+def pwcca(x: Data, y: Data, *, compat: str | None = None, groups: Groups = None, n_blocks: int = 8) -> Result:
     """Canonical correlations weighted by how much of ``x`` each canonical variate accounts for.
 
     Weights w_i = sum_j |<h_i, x_j>| with h_i the unit canonical variate of ``x`` and x_j its columns. Asymmetric.

@@ -121,7 +121,7 @@ def training_phases(
     phase = [_phase(*row) for row in (np.sign(change) * (np.abs(change) > z * error)).tolist()]
     return outcome(
         f"phases at {where}", change, n=profile[rank].n, d=int(np.max(profile[rank].provenance["d"])), stderr=error,
-        axes=("interval", "quantity"),
+        chance=0.0, axes=("interval", "quantity"),
         ticks=(tuple(f"{a} to {b}" for a, b in zip(steps, steps[1:], strict=False)), (rank, decay)),
         convention=f"change of the logarithm; a phase is named where a change exceeds {z:g} standard errors",
         provenance={"phase": phase},

@@ -10,7 +10,8 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.metrics.declared import known_compat, outcome
 from interp.metrics.entropies import _entropy
-from interp.metrics.rows import Rows, clustered, jackknife, paired
+from interp.metrics.rows import Groups, Rows, clustered, jackknife, leave_out, paired
+from interp.metrics.spectrum import eigenvalues
 from interp.results import Result
 
 __all__ = ["dime", "infonce", "lidar"]
@@ -53,7 +54,7 @@ def lidar(x: Float[Tensor, "sample view d"], *, delta: float = 1e-4, compat: str
     ]
     stderr = float(jackknife(torch.tensor(left, dtype=torch.float64))) if n >= 8 else None
     return outcome(
-        "LiDAR", value, n=n, d=d, stderr=stderr, chance=float(min(n - 1, d)),
+        "LiDAR", value, n=n, d=d, stderr=stderr, no_stderr="fewer than 8 samples", chance=float(min(n - 1, d)),
         convention=f"{'log of ' * (compat == 'skean')}exp entropy of the LDA matrix's eigenvalues, delta {delta:g}"
         + (f" (compat {compat})" if compat else "; chance is the ceiling min(samples - 1, d)"),
         provenance={"views": rows.shape[1]},
@@ -107,11 +108,24 @@ def infonce(x: Rows, y: Rows, *, temperature: float = 0.1) -> Result:
     )  # fmt: skip
 
 
-def dime(x: Rows, y: Rows, *, alpha: float = 1.0, n_permutations: int = 10, seed: int = 0) -> Result:
+def dime(
+    x: Rows,
+    y: Rows,
+    *,
+    alpha: float = 1.0,
+    n_permutations: int = 10,
+    seed: int = 0,
+    groups: Groups = None,
+    n_blocks: int = 8,
+) -> Result:
     """Difference of matrix entropies: that of the joint kernel with partners permuted, minus with partners in place.
 
     The joint kernel is the elementwise product of the two Gram matrices of rows at length 1 (centred), trace 1. 0 for
-    unrelated views; in nats. ``.stderr`` is over permutations only.
+    unrelated views; in nats. ``.stderr`` leaves out blocks of rows (``groups``: whole ones), two permutations each.
+
+    Notes
+    -----
+    Cost: 1 + ``n_permutations`` + 3 ``n_blocks`` eigenvalue problems of n x n.
 
     References
     ----------
@@ -123,16 +137,25 @@ def dime(x: Rows, y: Rows, *, alpha: float = 1.0, n_permutations: int = 10, seed
         grams.append((1 + z @ z.T) / 2)  # positive entries, so that the product cannot cancel
     n = len(grams[0])
 
-    def entropy(order: Tensor) -> float:
-        joint = grams[0] * grams[1][order][:, order]
-        return float(_entropy(torch.linalg.eigvalsh(joint / joint.trace()).clamp_min(0), alpha))
+    def entropy(kept: Tensor, order: Tensor) -> float:
+        joint = grams[0][kept][:, kept] * grams[1][order][:, order]
+        return float(_entropy(eigenvalues(joint / joint.trace()), alpha))
 
-    generator = torch.Generator().manual_seed(seed)
-    aligned = entropy(torch.arange(n))
-    mixed = [entropy(torch.randperm(n, generator=generator)) for _ in range(n_permutations)]
+    def difference(kept: Tensor, count: int) -> tuple[float, float]:
+        """The value, and its spread over permutations."""
+        generator = torch.Generator().manual_seed(seed)
+        orders = [kept[torch.randperm(len(kept), generator=generator)] for _ in range(count)]
+        mixed = [entropy(kept, order) for order in orders]
+        spread = float(np.std(mixed, ddof=1) / count**0.5) if count > 1 else 0.0
+        return float(np.mean(mixed)) - entropy(kept, kept), spread
+
+    if n_permutations < 1:
+        raise InputError(f"n_permutations = {n_permutations}; DiME is a difference from permuted partners")
+    value, spread = difference(torch.arange(n), n_permutations)
+    sampled = leave_out(lambda kept: difference(kept, 2)[0], n, n_blocks=n_blocks, groups=groups)
     return outcome(
-        "DiME", float(np.mean(mixed)) - aligned, n=n, d=(len(x[0]), len(y[0])), chance=0.0,
-        stderr=float(np.std(mixed, ddof=1) / n_permutations**0.5) if n_permutations > 1 else None,
+        "DiME", value, n=n, d=(x.shape[1], y.shape[1]), chance=0.0,
+        stderr=None if sampled is None else float(np.hypot(sampled, spread)),
         convention=f"nats, order {alpha:g}, kernel (1 + cosine) / 2, {n_permutations} permutations",
         provenance={"seed": seed},
     )  # fmt: skip

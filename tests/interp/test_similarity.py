@@ -281,7 +281,7 @@ def test_co_clusters_find_planted_blocks() -> None:
     result = co_clusters(x, y, n_clusters=2)
     labels = np.array(result.provenance["x"])
     assert len({*zip(labels, side.tolist(), strict=True)}) == 2
-    assert result.value > 0.85 > 1.5 * result.chance
+    assert result.value > max(0.95, result.chance + 5 * result.stderr)
 
 
 def test_weight_matching_undoes_a_planted_permutation_of_hidden_units() -> None:
