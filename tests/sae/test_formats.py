@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import sae
 from interp.errors import InputError, StoreError
+from sae.formats import FOREIGN
+from sae.formats.agreement import agreement
 from tests.sae import producers
 from tests.sae.producers import D, F
 
@@ -128,6 +130,7 @@ Change = Callable[[dict[str, Any]], None]
     [
         ("temporal", {}, "architecture = 'temporal'"),
         ("standard", {"normalize_activations": "layer_norm"}, "normalize_activations = 'layer_norm'"),
+        ("standard", {"normalize_activations": "constant_norm_rescale"}, "'constant_norm_rescale'"),
         ("standard", {"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
         ("standard", {"reshape_activations": "other"}, "reshape_activations"),
         ("standard", {"apply_b_dec_to_input": 1}, "apply_b_dec_to_input = 1"),
@@ -146,6 +149,16 @@ def test_what_would_change_the_codes_of_saelens_is_refused_by_name(
     card = json.loads((tmp_path / "cfg.json").read_text()) | flags
     (tmp_path / "cfg.json").write_text(json.dumps(card))
     with pytest.raises(StoreError, match=said):
+        sae.load(tmp_path)
+
+
+def test_a_scale_that_lies_beside_the_weights_is_refused_until_it_is_folded_in(tmp_path: Path) -> None:
+    answer = producers.saelens(tmp_path, "standard", normalize_activations="expected_average_only_in")
+    same(tmp_path, answer)
+    (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    with pytest.raises(
+        StoreError, match="normalize_activations = 'expected_average_only_in, not folded in yet'"
+    ):
         sae.load(tmp_path)
 
 
@@ -235,3 +248,18 @@ def test_a_real_folder_from_before_version_6_is_read() -> None:
     with torch.no_grad():
         torch.testing.assert_close(made.encode(x), codes)
         torch.testing.assert_close(made(x), codes @ w["W_dec"] + w["b_dec"])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="a real folder of an early SAELens is not here")
+@pytest.mark.parametrize("format", sorted(FOREIGN))
+def test_a_real_coder_comes_back_from_every_format_that_has_words_for_it(tmp_path: Path, format: str) -> None:
+    made = sae.load(REAL)
+    if format == "sparsify":
+        with pytest.raises(InputError, match="the kind 'relu'"):
+            sae.save(made, tmp_path, format=format)
+        return
+    sae.save(made, tmp_path, format=format)
+    (tmp_path / "interp.json").unlink()  # as one of theirs, by its own files alone
+    apart = agreement(made, sae.load(tmp_path), n_rows=64)
+    assert apart["l0"] > 0
+    assert max(apart["codes"], apart["rows"]) < 1e-5
