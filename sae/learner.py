@@ -140,7 +140,7 @@ class Learner:
             # a direction's own length is fixed: the gradient along it would only be undone again
             grad, own = coder.W_dec.grad, coder.W_dec.detach()
             assert grad is not None  # the decoder has just taken part in the loss
-            grad.addcmul_((grad * own).sum(1, keepdim=True), own, value=-1)
+            grad.addcmul_(torch.linalg.vecdot(grad, own)[:, None], own, value=-1)
         if coder.wiring == "cross-layer":
             masks = reach(coder.wiring, coder.n_sites, coder.d_in, coder.d_sae, coder.d_out)
             for parameter, mask in zip((coder.W_enc, coder.W_dec), masks, strict=True):

@@ -23,8 +23,10 @@ class Optimiser:
     ) -> None:
         self.name, self.betas = name, betas
         self.parameters = dict(parameters)
+        # a transposed matrix is given to Adam as it lies in memory: the fused kernel would copy it there and back
+        self._laid = {key: _laid(parameter) for key, parameter in self.parameters.items()}
         self._adam = (
-            torch.optim.Adam(self.parameters.values(), betas=betas, fused=True) if name == "adam" else None
+            torch.optim.Adam(self._laid.values(), betas=betas, fused=True) if name == "adam" else None
         )
         self.state: dict[str, dict[str, Tensor]] = (
             {} if self._adam is not None else {key: self._start(p) for key, p in self.parameters.items()}
@@ -47,6 +49,9 @@ class Optimiser:
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group["lr"] = rate
+            for name, parameter in self.parameters.items():
+                if self._laid[name] is not parameter:
+                    self._laid[name].grad = None if parameter.grad is None else parameter.grad.T
             self._adam.step()
             return
         for name, parameter in self.parameters.items():
@@ -78,8 +83,7 @@ class Optimiser:
     def forget(self, name: str, latents: Tensor, axis: int) -> None:
         """Set what is remembered of some latents' entries of a parameter to 0 (or to the parameter itself)."""
         parameter = self.parameters[name]
-        state = self.state.get(name) if self._adam is None else self._adam.state.get(parameter, {})
-        for key, value in (state or {}).items():
+        for key, value in self._state(name).items():
             if value.shape != parameter.shape:
                 continue
             if key in ("z", "x"):
@@ -89,15 +93,18 @@ class Optimiser:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything it remembers, by ``parameter.name``."""
-        if self._adam is None:
-            return {
-                f"{name}/{key}": value for name, state in self.state.items() for key, value in state.items()
-            }
         return {
-            f"{name}/{key}": torch.as_tensor(value)
-            for name, parameter in self.parameters.items()
-            for key, value in self._adam.state.get(parameter, {}).items()
+            f"{name}/{key}": value for name in self.parameters for key, value in self._state(name).items()
         }
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        """What is remembered of a parameter, in its shape."""
+        if self._adam is None:
+            return self.state[name]
+        laid = self._laid[name]
+        turned = laid is not self.parameters[name]
+        state = {key: torch.as_tensor(value) for key, value in self._adam.state.get(laid, {}).items()}
+        return {key: value.T if turned and value.ndim else value for key, value in state.items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,4 +121,12 @@ class Optimiser:
             if self._adam is None:
                 self.state[name][what] = kept
             else:
-                self._adam.state[parameter][what] = kept
+                laid = self._laid[name]
+                self._adam.state[laid][what] = kept.T if laid is not parameter and kept.ndim else kept
+
+
+def _laid(parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter, or its transpose if that is what lies row by row in memory."""
+    if parameter.is_contiguous() or parameter.ndim != 2:
+        return parameter
+    return nn.Parameter(parameter.detach().T)

@@ -1,13 +1,15 @@
 """Which codes stay on: exact selections of the largest entries of a big matrix, faster than sorting it.
 
-The k largest entries of a row lie in the k blocks with the largest maxima, so that a row is searched by its block
-maxima first and then inside k blocks only. Every function here is exact; only its cost depends on the shape.
+The k-th largest of the maxima of a row's blocks is not above its k-th largest entry, so that one comparison leaves few
+entries to choose from. On the CPU maxima are sorted and places found by numpy, which has vector code for both: the
+largest of rows cost a third to a sixth of ``topk``. Every function here is exact; only its cost depends on the shape.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch import Tensor
 __all__ = ["Support", "above", "largest_of_rows", "under_winners"]
 
 _BLOCK = 16
+_SORTED = 512
+"""Rows so narrow are sorted whole where there are too few blocks."""
+_NUMPY = (torch.float32, torch.float64)
 
 
 class Support:
@@ -67,25 +72,39 @@ def _starts(sorted_or_not: Tensor, n: int) -> Tensor:
 
 
 def largest_of_rows(pre: Float[Tensor, "sample latent"], k: int) -> Int64[Tensor, "sample k"]:
-    """Columns of the k largest entries of each row, in no order."""
+    """Columns of the k largest entries of each row, in no order; of equal entries at the edge those that come first."""
     n, width = pre.shape
-    blocks = width // _BLOCK
-    if not _in_blocks(pre) or blocks < 4 * k:
+    size = _block(width, 2 * k)
+    if pre.is_cuda or pre.dtype not in _NUMPY or not n or not (size or width <= _SORTED):
         return pre.topk(k, dim=-1, sorted=False).indices
-    winners = _peaks(pre).topk(k, dim=-1, sorted=False).indices
-    places = winners[:, None, :] + (torch.arange(_BLOCK, device=pre.device) * blocks)[:, None]
-    places = places.view(n, _BLOCK * k)
-    inside = pre.gather(1, places).topk(k, dim=-1, sorted=False).indices
-    return places.gather(1, inside)
+    entries = pre.detach().numpy()
+    peaks = _peaks(pre.detach(), size).numpy() if size else entries
+    # entries from the k-th largest peak on are at least k, and few more
+    places = np.flatnonzero(entries >= np.sort(peaks, axis=1)[:, -k:][:, :1])
+    row = places // width
+    count = np.bincount(row, minlength=n)
+    if int(count.min()) < k:  # NaN is not larger than anything
+        return pre.topk(k, dim=-1, sorted=False).indices
+    if len(places) > n * k:
+        table = np.full((n, int(count.max())), -np.inf, dtype=entries.dtype)
+        nth = np.arange(len(places)) - (np.cumsum(count) - count)[row]
+        table[row, nth] = values = entries.reshape(-1)[places]
+        kept = places[values >= np.sort(table, axis=1)[row, -k]]
+        if len(kept) > n * k:  # equal entries
+            first = np.sort(np.argsort(-table, axis=1, kind="stable")[:, :k], axis=1)
+            kept = places[(np.cumsum(count) - count)[:, None] + first].reshape(-1)
+        places = kept
+    return torch.from_numpy(places % width).view(n, k)
 
 
 def under_winners(
     pre: Float[Tensor, "sample latent"], k: int
 ) -> tuple[Float[Tensor, "sample"], Float[Tensor, "sample block"] | None]:
     """A number that the k-th largest entry of each row is not below, close to it; and the block maxima it came from."""
-    if not _in_blocks(pre) or pre.shape[1] // _BLOCK < 4 * k:
+    size = _block(pre.shape[1], 4 * k)
+    if pre.is_cuda or size < _BLOCK:
         return pre.topk(k, dim=-1, sorted=False).values.amin(1), None
-    peaks = _peaks(pre)
+    peaks = _peaks(pre, size)
     return peaks.topk(k, dim=-1, sorted=False).values.amin(1), peaks
 
 
@@ -100,19 +119,31 @@ def above(
     faster, and the places inside a row come in no order.
     """
     if peaks is None:
-        return (pre > cut).view(-1).nonzero().squeeze(1)
+        if pre.is_cuda or pre.dtype not in _NUMPY or isinstance(cut, Tensor):
+            return _where(pre > cut)
+        entries = pre.detach().numpy()
+        return torch.from_numpy(np.flatnonzero(entries > entries.dtype.type(cut)))
     width, blocks = pre.shape[1], peaks.shape[1]
-    inside = (peaks > cut).view(-1).nonzero().squeeze(1)
+    inside = _where(peaks > cut)
     row, start = inside // blocks, inside % blocks
-    places = ((row * width + start)[:, None] + torch.arange(_BLOCK, device=pre.device) * blocks).view(-1)
-    edge = cut.view(-1)[row].repeat_interleave(_BLOCK) if isinstance(cut, Tensor) else cut
-    return places[(pre.view(-1)[places] > edge).nonzero().squeeze(1)]
+    step = torch.arange(width // blocks, device=pre.device) * blocks
+    places = ((row * width + start)[:, None] + step).view(-1)
+    edge = cut.view(-1)[row].repeat_interleave(len(step)) if isinstance(cut, Tensor) else cut
+    return places[_where(pre.view(-1)[places] > edge)]
 
 
-def _in_blocks(pre: Tensor) -> bool:
-    return pre.shape[1] % _BLOCK == 0 and not pre.is_cuda
+def _where(mask: Tensor) -> Int64[Tensor, "_"]:
+    """Flat places of what is true; numpy finds them in a fraction of torch's time."""
+    if mask.is_cuda:
+        return mask.view(-1).nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def _peaks(pre: Tensor) -> Tensor:
+def _block(width: int, fewest: int) -> int:
+    """The largest size, up to 16, of blocks that divide a row and leave at least ``fewest``; 0 if there is none."""
+    return next((b for b in (_BLOCK, 8, 4) if width % b == 0 and width // b >= fewest), 0)
+
+
+def _peaks(pre: Tensor, size: int) -> Tensor:
     """[sample, block] maxima. Block j is the columns j, j + blocks, j + 2 blocks ...: whole cache lines are read."""
-    return pre.view(len(pre), _BLOCK, -1).amax(1)
+    return pre.view(len(pre), size, -1).amax(1)

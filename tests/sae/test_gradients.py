@@ -269,14 +269,25 @@ def test_read_and_write_pass_gradcheck_in_everything_they_read() -> None:
     torch.testing.assert_close(g_x[2], (weight[:, 1] + weight[:, 3] + weight[:, 4]).detach())
 
 
-@pytest.mark.parametrize("shape", [(5, 33), (7, 2048), (64, 1024)])
+@pytest.mark.parametrize("shape", [(5, 33), (7, 2048), (64, 1024), (3, 520), (2, 640)])
 def test_selections_are_those_of_sorting(shape: tuple[int, int]) -> None:
     pre = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    for k in (1, 4):
+    for k in (1, 4, 33):
         found = pre.gather(1, largest_of_rows(pre, k)).sort(1).values
         assert torch.equal(found, pre.sort(1).values[:, -k:])
     for cut in (-10.0, 0.0, 2.0, 10.0):
         assert torch.equal(above(pre, cut), (pre.flatten() > cut).nonzero()[:, 0])
+
+
+@pytest.mark.parametrize("width", [33, 640, 2048])
+def test_of_equal_entries_the_first_are_kept_and_rows_of_nan_keep_k(width: int) -> None:
+    pre = torch.randint(0, 4, (50, width), generator=torch.Generator().manual_seed(1)).float()
+    pre[0], pre[1] = 0.0, float("-inf")
+    found = largest_of_rows(pre, 12).sort(1).values
+    # a stable sort keeps equal entries in their order
+    assert torch.equal(found, pre.sort(dim=1, descending=True, stable=True).indices[:, :12].sort(1).values)
+    pre[3] = float("nan")
+    assert all(len(row.unique()) == 12 for row in largest_of_rows(pre, 12))
 
 
 @pytest.mark.parametrize("guess", [0.0, 0.5, 1.0, 50.0])
