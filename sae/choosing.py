@@ -6,6 +6,8 @@ step does not grow with batch x latents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +21,7 @@ from sae.selection import Support, above
 if TYPE_CHECKING:
     from sae.coder import Coder
 
-__all__ = ["chosen"]
+__all__ = ["chosen", "chosen_abreast"]
 
 _PIECE = 1 << 21
 """Pre-activations held at once."""
@@ -103,12 +105,19 @@ def _together(
         found = _sifted(coder, x, _MARGIN * guess)
         if guess > 0 and peers.total(len(found[0])) < count:
             found = _sifted(coder, x, 0.0)
-    places, values = found
+    places, values, edge = _from_edge(*found, count, peers)
+    return Support.of_flat(places, len(x), coder.d_sae), values, edge
+
+
+def _from_edge(
+    places: Tensor, values: Tensor, count: int, peers: Peers | Alone
+) -> tuple[Tensor, Tensor, float]:
+    """Of the places found those of the ``count`` largest values, if they are positive; and the smallest of these."""
     edge = peers.kth_largest(values, count)
     kept = (values >= edge) & (values > 0)
     if not bool(kept.all()):
         places, values = places[kept], values[kept]
-    return Support.of_flat(places, len(x), coder.d_sae), values, edge
+    return places, values, edge
 
 
 def _estimate(coder: Coder, x: Tensor, peers: Peers | Alone) -> float:
@@ -127,3 +136,81 @@ def _sifted(coder: Coder, x: Tensor, cut: float) -> tuple[Tensor, Tensor]:
         values.append(pre.view(-1)[found])
         places.append(found + piece.start * coder.d_sae)
     return torch.cat(places), torch.cat(values)
+
+
+@torch.no_grad()
+def chosen_abreast(
+    coders: Sequence[Coder], x: Float[Tensor, "coder sample d_in"], guesses: Sequence[float]
+) -> tuple[Support, Float[Tensor, "_"], list[float]]:
+    """:func:`chosen` of coders of one make, each on its own rows: coder j has rows from j n on, latents from j d_sae.
+
+    Each product is the one that the coder would make by itself where the pre-activations of a batch are one piece; the
+    largest are looked for in several at a time, so that the codes are the same to the bit.
+    """
+    n, width = x.shape[1], coders[0].d_sae
+    room = x.new_empty(min(len(coders), max(1, _PIECE // (n * width))), n, width)
+    cols, counts, values, edges = [], [], [], []
+    for _, same in groupby(range(len(coders)), key=lambda j: coders[j].k):
+        group = list(same)
+        for start in range(0, len(group), len(room)):
+            part = group[start : start + len(room)]
+            pre = room[: len(part)]
+            for j, out in zip(part, pre, strict=True):
+                torch.addmm(coders[j].b_enc, x[j], coders[j].W_enc, out=out)
+            some = [coders[j] for j in part]
+            found = (
+                _rows_abreast(some, pre)
+                if coders[0].rule.columns is not None
+                else _pools_abreast(some, x[part[0] :], pre, [guesses[j] for j in part])
+            )
+            cols.append(found[0] + part[0] * width)
+            values.append(found[1])
+            counts.append(found[2])
+            edges += found[3]
+    col, count = torch.cat(cols), torch.cat(counts)
+    offsets = count.new_zeros(len(count) + 1)
+    torch.cumsum(count, 0, out=offsets[1:])
+    return Support(offsets, col, len(coders) * width), torch.cat(values), edges
+
+
+def _rows_abreast(coders: Sequence[Coder], pre: Tensor) -> tuple[Tensor, Tensor, Tensor, list[float]]:
+    """Columns, values, how many a row, and no edges."""
+    columns = coders[0].rule.columns
+    assert columns is not None  # the caller has looked
+    m, n, width = pre.shape
+    flat = pre.view(m * n, width)
+    kept = columns(coders[0], flat)
+    k = kept.shape[1]
+    own = width * torch.arange(m, device=pre.device)
+    count = torch.full((m * n,), k, device=pre.device)
+    return (kept.view(m, -1) + own[:, None]).view(-1), flat.gather(1, kept).view(-1), count, [0.0] * m
+
+
+def _pools_abreast(
+    coders: Sequence[Coder], x: Tensor, pre: Tensor, guesses: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor, list[float]]:
+    """The same where rows compete."""
+    m, n, width = pre.shape
+    count, alone = coders[0].k * n, Alone()
+    guesses = [
+        guess or _estimate(coder, x[j], alone)
+        for j, (coder, guess) in enumerate(zip(coders, guesses, strict=True))
+    ]
+    cuts = pre.new_tensor([_MARGIN * guess for guess in guesses]).repeat_interleave(n)[:, None]
+    found = above(pre.view(m * n, width), cuts)
+    seen = pre.view(-1)[found]
+    bounds = torch.searchsorted(found, n * width * torch.arange(m + 1, device=found.device)).tolist()
+    places, values, edges = [], [], []
+    for j, coder in enumerate(coders):
+        mine = found[bounds[j] : bounds[j + 1]], seen[bounds[j] : bounds[j + 1]]
+        if guesses[j] > 0 and len(mine[0]) < count:
+            again = _sifted(coder, x[j], 0.0)
+            mine = again[0] + j * n * width, again[1]
+        place, value, edge = _from_edge(*mine, count, alone)
+        places.append(place)
+        values.append(value)
+        edges.append(edge)
+    place = torch.cat(places)
+    row = place // width
+    col = place - row * width + (row // n) * width
+    return col, torch.cat(values), torch.bincount(row, minlength=m * n), edges

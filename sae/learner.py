@@ -28,6 +28,11 @@ class Scales:
     written: Float[Tensor, "d_out"]
     center_in: Float[Tensor, "d_in"]
 
+    def scaled(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and targets in coordinates of unit variance; the same tensor twice if they are the same."""
+        scaled = (x - self.center_in).div_(self.read)
+        return scaled, scaled if y is x else (y - self.center_out).div_(self.written)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Learner:
@@ -74,16 +79,16 @@ class Learner:
             (self.last_fired + self.config.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
         )
 
-    def advance(self, x: Tensor, y: Tensor, rate: float, through: Through | None = None) -> dict[str, float]:
+    def advance(
+        self, x: Tensor, y: Tensor, rate: float, through: Through | None = None, *, scaled: bool = False
+    ) -> dict[str, float]:
         """One optimiser step on this process's rows ``x`` and targets ``y``; loss, FVU and L0 of the whole batch.
 
-        ``through`` adds the end-to-end loss on its texts.
+        ``through`` adds the end-to-end loss on its texts. ``scaled``: the rows are in the learner's coordinates.
         """
         config, coder = self.config, self.coder
-        same = y is x
-        scales = self.scales
-        x = (x - scales.center_in).div_(scales.read)
-        y = x if same else (y - scales.center_out).div_(scales.written)
+        if not scaled:
+            x, y = self.scales.scaled(x, y)
         dead = self.dead
         self.n_dead = len(dead)
         n_rows = self.peers.total(len(x))
@@ -114,11 +119,11 @@ class Learner:
         self.optimiser.step(rate)
         self._settle()
         if config.keeps_few and coder.rule.pooled:
-            self._learn_threshold(terms.smallest)
+            self.learn_threshold(terms.smallest)
         self.last_fired[terms.fired > 0] = (self.step + 1) * config.batch_size
         self.step += 1
         if config.resample_every and self.step % config.resample_every == 0 and self.step < config.steps:
-            self._resample(x, y, terms.error)
+            self.resample(x, y, terms.error)
         return numbers
 
     def _rebuilt(self, rows: Tensor, moment: Moment) -> Tensor:
@@ -162,7 +167,7 @@ class Learner:
         if self.config.kind == "jumprelu":
             coder.threshold.clamp_(min=0.0)
 
-    def _learn_threshold(self, smallest: float) -> None:
+    def learn_threshold(self, smallest: float) -> None:
         """A running mean over some twenty batches: long enough to be sharp, short enough to follow the last steps."""
         if smallest == float("inf"):
             return
@@ -171,7 +176,7 @@ class Learner:
         self.smallest = smallest
 
     @torch.no_grad()
-    def _resample(self, x: Tensor, y: Tensor, error: Tensor) -> None:
+    def resample(self, x: Tensor, y: Tensor, error: Tensor) -> None:
         """Dead latents start anew at rows that are explained badly (Bricken et al. 2023, appendix)."""
         coder, dead = self.coder, self.dead
         if not len(dead):

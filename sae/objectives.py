@@ -6,13 +6,14 @@ which the data have unit variance, so that its first part is about the fraction 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sae.choosing import chosen
+from sae.choosing import chosen, chosen_abreast
 from sae.estimators import step
 from sae.parallel import Alone, Peers
 from sae.products import read, write
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sae.coder import Coder
     from sae.config import TrainConfig
 
-__all__ = ["Moment", "Terms", "objective", "rebuilt"]
+__all__ = ["Bank", "Moment", "Terms", "objective", "objective_abreast", "rebuilt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,18 @@ class Terms:
     fired: Tensor
     """[latent] how many of the rows used each latent."""
     smallest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bank:
+    """Coders of one make side by side: coder j has the latents from j d_sae on, and row j of b_dec."""
+
+    coders: tuple[Coder, ...]
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+    """[coder, d_out]"""
 
 
 def objective(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
@@ -95,7 +108,7 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
     centred, support, codes, smallest = _kept(coder, x, config, moment)
     base = coder.base(x)
     if coder.kind == "matryoshka":
-        rests = _prefixes(y - base, codes, coder, support, config.widths)
+        rests = _prefixes(y - base, codes, coder.W_dec, support, support.col, config.widths)
     else:
         rests = [y - base - write(codes, coder.W_dec, support)]
     errors = [rest.square().sum(1) for rest in rests]
@@ -117,14 +130,17 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
 
 
 def _prefixes(
-    rest: Tensor, codes: Tensor, coder: Coder, support: Support, widths: tuple[int, ...]
+    rest: Tensor, codes: Tensor, directions: Tensor, support: Support, latent: Tensor, widths: tuple[int, ...]
 ) -> list[Tensor]:
-    """What each nested prefix of the dictionary leaves over (Bussmann et al. 2025); each code is written once."""
+    """What each nested prefix of the dictionary leaves over (Bussmann et al. 2025); each code is written once.
+
+    ``latent`` [code]: which latent of its own dictionary a code is of.
+    """
     rests, start = [], 0
     for stop in widths:
-        inside = (support.col >= start) & (support.col < stop)
-        part = Support.of_flat(support.flat[inside], support.n_rows, coder.d_sae)
-        rest = rest - write(codes[inside], coder.W_dec, part)
+        inside = (latent >= start) & (latent < stop)
+        part = Support.of_flat(support.flat[inside], support.n_rows, support.n_latents)
+        rest = rest - write(codes[inside], directions, part)
         rests.append(rest)
         start = stop
     return rests
@@ -136,16 +152,103 @@ def _auxiliary(coder: Coder, centred: Tensor, rest: Tensor, dead: Tensor, k_aux:
     The error a row leaves is a constant here; the gradient reaches the dead latents' encoder and decoder, and no one
     else's.
     """
-    k = min(k_aux or max(1, coder.d_out // 2), len(dead))
-    with torch.no_grad():
-        bias = coder.b_enc.index_select(0, dead)
-        pre = torch.addmm(bias, centred, coder.W_enc.T.index_select(0, dead).T)
-        signed = coder.rule.act(pre.new_tensor([-1.0]))[0] != 0
-        kept = largest_of_rows(pre.abs() if signed else pre, k)
-    starts = torch.arange(0, kept.numel() + 1, k, device=kept.device)
-    support = Support(starts, dead[kept].view(-1), coder.d_sae)
-    values = read(centred, None, coder.W_enc, coder.b_enc, pre.gather(1, kept).view(-1), support)
+    kept, pre = _attempt(coder, centred, dead, k_aux)
+    starts = torch.arange(0, kept.numel() + 1, kept.shape[1], device=kept.device)
+    support = Support(starts, kept.view(-1), coder.d_sae)
+    values = read(centred, None, coder.W_enc, coder.b_enc, pre.view(-1), support)
     return (rest - write(coder.rule.act(values), coder.W_dec, support)).square().sum()
+
+
+@torch.no_grad()
+def _attempt(coder: Coder, centred: Tensor, dead: Tensor, k_aux: int) -> tuple[Tensor, Tensor]:
+    """[sample, k] which of the dead latents each row would use, and their pre-activations."""
+    k = min(k_aux or max(1, coder.d_out // 2), len(dead))
+    pre = torch.addmm(coder.b_enc.index_select(0, dead), centred, coder.W_enc.T.index_select(0, dead).T)
+    signed = coder.rule.act(pre.new_tensor([-1.0]))[0] != 0
+    kept = largest_of_rows(pre.abs() if signed else pre, k)
+    return dead[kept], pre.gather(1, kept)
+
+
+def objective_abreast(
+    bank: Bank, x: Tensor, y: Tensor, config: TrainConfig, moments: Sequence[Moment]
+) -> list[Terms]:
+    """:func:`objective` of coders of the TopK family on their own rows [coder, sample, d], all in the same few calls.
+
+    Loss and gradients of each are those it has alone: rows and latents of different coders never meet.
+    """
+    first, (m, n) = bank.coders[0], x.shape[:2]
+    shift = bank.b_dec if first.centred else None
+    centred = (x if shift is None else x - shift.detach()[:, None]).reshape(m * n, -1)
+    support, values, smallest = chosen_abreast(
+        bank.coders, centred.view(m, n, -1), [moment.guess for moment in moments]
+    )
+    codes = first.rule.act(read(centred, shift, bank.W_enc, bank.b_enc, values, support))
+    rest = _Less.apply(y, bank.b_dec)
+    assert isinstance(rest, Tensor)  # pyright's knowledge of autograd functions ends here
+    if first.kind == "matryoshka":
+        latent = support.col % first.d_sae
+        rests = _prefixes(rest, codes, bank.W_dec, support, latent, config.widths)
+    else:
+        rests = [rest - write(codes, bank.W_dec, support)]
+    errors = [each.square().sum(1).view(m, n) for each in rests]
+    sums = [error.sum(1) for error in errors]
+    total = (
+        sums[0]
+        if len(sums) == 1
+        else torch.stack([torch.stack(own).mean() for own in zip(*sums, strict=True)])
+    )
+    if config.flops:
+        use = codes.new_zeros(support.n_latents).index_add(0, support.col, codes.abs()) / n
+        total = total + config.flops * n * use.square().view(m, -1).sum(1)
+    hopeful = [j for j, moment in enumerate(moments) if moment.dead is not None and len(moment.dead)]
+    if hopeful and config.auxk:
+        left = rests[-1].detach().view(m, n, -1)
+        extra = _auxiliary_abreast(bank, centred.view(m, n, -1), left, hopeful, moments, config.k_aux)
+        total = total.index_add(0, torch.tensor(hopeful, device=x.device), extra, alpha=config.auxk)
+    on = support.col[codes.detach() != 0]
+    fired = torch.bincount(on, minlength=support.n_latents).view(m, -1)
+    losses = (total / (n * first.d_out)).unbind()
+    told = zip(losses, errors[-1].detach(), fired, smallest, strict=True)
+    return [Terms(loss=a, error=b, fired=c, smallest=d) for a, b, c, d in told]
+
+
+class _Less(torch.autograd.Function):
+    """Rows [coder, sample, d] less a vector for each coder, as [coder x sample, d]; gradients are summed one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        rows, shift = given
+        ctx.save_for_backward(shift)
+        return (rows - shift[:, None]).view(-1, rows.shape[2])
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (g,) = given
+        shape = ctx.saved_tensors[0].shape
+        return None, -torch.stack([part.sum(0) for part in g.view(shape[0], -1, shape[1])])
+
+
+def _auxiliary_abreast(  # noqa: PLR0913 - what one coder's has, of several
+    bank: Bank, centred: Tensor, rest: Tensor, which: list[int], moments: Sequence[Moment], k_aux: int
+) -> Tensor:
+    """:func:`_auxiliary` of the coders ``which``, [coder]."""
+    n, width, kept, pre, lengths = centred.shape[1], bank.coders[0].d_sae, [], [], []
+    for j in which:
+        dead = moments[j].dead
+        assert dead is not None  # the caller has looked
+        columns, values = _attempt(bank.coders[j], centred[j], dead, k_aux)
+        kept.append(columns.view(-1) + j * width)
+        pre.append(values.view(-1))
+        lengths += [columns.shape[1]]
+    count = torch.tensor(lengths, device=rest.device).repeat_interleave(n)
+    offsets = count.new_zeros(len(count) + 1)
+    torch.cumsum(count, 0, out=offsets[1:])
+    support = Support(offsets, torch.cat(kept), len(bank.b_enc))
+    some = slice(None) if len(which) == len(bank.coders) else which
+    rows = centred[some].reshape(len(which) * n, -1)
+    values = read(rows, None, bank.W_enc, bank.b_enc, torch.cat(pre), support)
+    written = write(bank.coders[0].rule.act(values), bank.W_dec, support)
+    return (rest[some].reshape(written.shape) - written).square().view(len(which), -1).sum(1)
 
 
 def _dense(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:

@@ -7,12 +7,12 @@ that are saved and evaluated are x.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Optimiser"]
+__all__ = ["Optimiser", "Team"]
 
 
 class Optimiser:
@@ -49,14 +49,17 @@ class Optimiser:
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group["lr"] = rate
-            for name, parameter in self.parameters.items():
-                if self._laid[name] is not parameter:
-                    self._laid[name].grad = None if parameter.grad is None else parameter.grad.T
+            self._lay()
             self._adam.step()
             return
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 (self._signum if self.name == "signum" else self._free)(parameter, self.state[name], rate)
+
+    def _lay(self) -> None:
+        for name, parameter in self.parameters.items():
+            if self._laid[name] is not parameter:
+                self._laid[name].grad = None if parameter.grad is None else parameter.grad.T
 
     def _signum(self, parameter: Tensor, state: dict[str, Tensor], rate: float) -> None:
         assert parameter.grad is not None
@@ -123,6 +126,34 @@ class Optimiser:
             else:
                 laid = self._laid[name]
                 self._adam.state[laid][what] = kept.T if laid is not parameter and kept.ndim else kept
+
+
+class Team:
+    """Optimisers that step at one rate, Adam's in one call; each keeps its own state, and steps by itself no more."""
+
+    def __init__(self, members: Sequence[Optimiser]) -> None:
+        self.members = members
+        self._adam: torch.optim.Adam | None = None
+        if members[0]._adam is not None:
+            laid = [parameter for one in members for parameter in one._laid.values()]
+            self._adam = torch.optim.Adam(laid, betas=members[0].betas, fused=True)
+            for one in members:
+                assert one._adam is not None  # all are of one kind
+                self._adam.state.update(one._adam.state)
+                one._adam = self._adam
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """:meth:`Optimiser.step` of every member."""
+        if self._adam is None:
+            for one in self.members:
+                one.step(rate)
+            return
+        for one in self.members:
+            one._lay()
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
 
 
 def _laid(parameter: nn.Parameter) -> nn.Parameter:

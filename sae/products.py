@@ -25,7 +25,7 @@ __all__ = ["dots", "read", "write"]
 
 def read(
     x: Float[Tensor, "sample d_in"],
-    shift: Float[Tensor, "d_in"] | None,
+    shift: Float[Tensor, "*coder d_in"] | None,
     weight: Float[Tensor, "d_in latent"],
     bias: Float[Tensor, "latent"],
     values: Float[Tensor, "_"],
@@ -34,7 +34,7 @@ def read(
     """``values`` = (x weight + bias) at the support, which the caller has computed; this makes them differentiable.
 
     ``shift`` is what the caller has subtracted from its rows to get ``x``; its gradient, minus the sum of those of
-    the rows, costs one product with a vector.
+    the rows, costs one product with a vector. Coders side by side have a row of it each.
     """
     return _Read.apply(x, shift, weight, bias, values, support)  # pyright: ignore[reportReturnType]
 
@@ -80,9 +80,9 @@ def dots(
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        x, _, weight, _, values, support = given
+        x, shift, weight, _, values, support = given
         ctx.save_for_backward(x, weight)
-        ctx.support = support
+        ctx.support, ctx.many = support, shift is not None and shift.ndim > 1 and len(shift)
         return values.clone()
 
     @staticmethod
@@ -96,7 +96,13 @@ class _Read(torch.autograd.Function):
         g_bias = g.new_zeros(support.n_latents).index_add_(0, support.col, g)
         g_x = _bags(weight.T.contiguous(), support.col, support.offsets, g) if needs[0] else None
         g_weight = _bags(x, row, starts, g[order]).T if needs[2] else None
-        return g_x, -(weight @ g_bias) if needs[1] else None, g_weight, g_bias, None, None
+        g_shift = None
+        if needs[1] and ctx.many:  # each by itself, as it would be alone
+            own = weight.tensor_split(ctx.many, 1), g_bias.tensor_split(ctx.many)
+            g_shift = -torch.stack([w @ b for w, b in zip(*own, strict=True)])
+        elif needs[1]:
+            g_shift = -(weight @ g_bias)
+        return g_x, g_shift, g_weight, g_bias, None, None
 
 
 class _Write(torch.autograd.Function):

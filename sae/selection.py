@@ -119,10 +119,12 @@ def above(
     faster, and the places inside a row come in no order.
     """
     if peaks is None:
-        if pre.is_cuda or pre.dtype not in _NUMPY or isinstance(cut, Tensor):
+        if pre.is_cuda or pre.dtype not in _NUMPY:
             return _where(pre > cut)
         entries = pre.detach().numpy()
-        return torch.from_numpy(np.flatnonzero(entries > entries.dtype.type(cut)))
+        return torch.from_numpy(
+            np.flatnonzero(entries > (cut.numpy() if isinstance(cut, Tensor) else entries.dtype.type(cut)))
+        )
     width, blocks = pre.shape[1], peaks.shape[1]
     inside = _where(peaks > cut)
     row, start = inside // blocks, inside % blocks

@@ -30,6 +30,7 @@ from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
 from sae.parallel import joined
+from sae.stacking import Stack, stacked
 from sae.storage import save
 from sae.supply import Flow, Still, supply
 from sae.watching import Watch
@@ -139,6 +140,7 @@ def train(
     through: Through | None = ...,
     watch: Watch | None = ...,
     progress: bool | None = ...,
+    together: bool = ...,
 ) -> Run: ...
 @overload
 def train(
@@ -152,6 +154,7 @@ def train(
     through: Through | None = ...,
     watch: Watch | None = ...,
     progress: bool | None = ...,
+    together: bool = ...,
 ) -> tuple[Run, ...]: ...
 def train(
     data: Any,
@@ -164,6 +167,7 @@ def train(
     through: Through | None = None,
     watch: Watch | None = None,
     progress: bool | None = None,
+    together: bool = True,
 ) -> Run | tuple[Run, ...]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
 
@@ -189,6 +193,9 @@ def train(
         yours. Of several dictionaries the names get the number of the dictionary.
     progress
         None: a bar on a terminal only.
+    together
+        Whether small dictionaries of one shape take their steps in the same calls (``stacking.py``); what they learn
+        is the same to the bit.
 
     Returns
     -------
@@ -230,7 +237,7 @@ def train(
     courses = _courses(rows, configs, out, resume=resume, single=single, through=through)
     for number, course in enumerate(courses):
         course.watch = watch if single or watch is None else _numbered(watch, number)
-    _loop(courses, rows, shown=progress, through=through)
+    _loop(courses, rows, shown=progress, through=through, together=together)
     runs = tuple(c.finished(rows.place, rows.n, time.perf_counter() - began) for c in courses)
     return runs[0] if single else runs
 
@@ -298,19 +305,21 @@ def _fits(config: TrainConfig, rows: Still | Flow) -> None:
         )
 
 
-def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None, through: Through | None) -> None:
+def _loop(
+    courses: list[_Course], rows: Still | Flow, *, shown: bool | None, through: Through | None, together: bool
+) -> None:
     config, peers = courses[0].learner.config, courses[0].learner.peers
     step = min(c.learner.step for c in courses)
     shown = False if peers.rank else shown
     bar = progress_bar(total=config.steps, initial=step, desc="sae", unit="step", enabled=shown, pace=False)
     began, first = time.perf_counter(), step
+    groups = stacked([c.learner for c in courses]) if together else [[n] for n in range(len(courses))]
+    units = [_Unit([courses[n] for n in group], through) for group in groups]
     with bar, stop_on_interrupt() as stop:
         while step < config.steps:
             x, y = rows.batch(step, peers.share)
             due = (step + 1) % config.log_every == 0 or step + 1 == config.steps
-            for course in courses:
-                if course.learner.step == step:
-                    _advance(course, x, y, due=due, through=through)
+            _advance(units, x, y, step, due=due)
             step += 1
             if due:
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
@@ -328,11 +337,37 @@ def _loop(courses: list[_Course], rows: Still | Flow, *, shown: bool | None, thr
             )
 
 
-def _advance(course: _Course, x: Tensor, y: Tensor, *, due: bool, through: Through | None) -> None:
+class _Unit:
+    """Courses that step together; most often one."""
+
+    def __init__(self, courses: list[_Course], through: Through | None) -> None:
+        self.courses, self.through = courses, through
+        self.stack = Stack([c.learner for c in courses]) if len(courses) > 1 else None
+
+    def advance(self, x: Tensor, y: Tensor) -> list[tuple[dict[str, float], float]]:
+        """What happened in a step on scaled rows, and the rate, for each."""
+        if self.stack is not None:
+            return self.stack.advance(x, y)
+        learner = self.courses[0].learner
+        rate = learner.config.rate(learner.step, learner.coder.d_out)
+        own = self.through if learner.config.end_to_end else None
+        return [(learner.advance(x, y, rate, own, scaled=True), rate)]
+
+
+def _advance(units: list[_Unit], x: Tensor, y: Tensor, step: int, *, due: bool) -> None:
+    scaled, scales = (x, y), None
+    for unit in units:
+        learner = unit.courses[0].learner
+        if learner.step != step:
+            continue
+        if scales is not learner.scales:
+            scales, scaled = learner.scales, learner.scales.scaled(x, y)
+        for course, (numbers, rate) in zip(unit.courses, unit.advance(*scaled), strict=True):
+            _heard(course, numbers, rate, x, due=due)
+
+
+def _heard(course: _Course, numbers: dict[str, float], rate: float, x: Tensor, *, due: bool) -> None:
     learner = course.learner
-    rate = learner.config.rate(learner.step, learner.coder.d_out)
-    own = through if learner.config.end_to_end else None
-    numbers = learner.advance(x, y, rate, own) if own else learner.advance(x, y, rate)
     if not np.isfinite(numbers["loss"]):
         bad = int((~torch.isfinite(x).all(1)).sum())
         raise CheckError(

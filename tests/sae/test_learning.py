@@ -17,6 +17,7 @@ from interp.errors import InputError
 from sae.learner import Learner, Scales
 from sae.middle import geometric_median
 from sae.optimisers import Optimiser
+from sae.stacking import Stack, stacked
 from tests.sae.test_training import planted
 
 CONFIG = sae.TrainConfig(d_sae=32, k=3, steps=30, batch_size=64, log_every=10)
@@ -129,7 +130,7 @@ def test_resampling_starts_the_dead_anew_and_leaves_the_living() -> None:
     assert learner.dead.tolist() == [2, 7]
     before = {name: value.clone() for name, value in learner.coder.state_dict().items()}
     error = (x - learner.coder(x)).square().sum(1)
-    learner._resample(x, x, error)
+    learner.resample(x, x, error)
     after = learner.coder.state_dict()
     living = torch.tensor([i for i in range(config.d_sae) if i not in (2, 7)])
     assert torch.equal(after["W_dec"][living], before["W_dec"][living])
@@ -146,18 +147,97 @@ def test_resampling_starts_the_dead_anew_and_leaves_the_living() -> None:
     assert len(learner.dead) == 0
 
 
-def test_coders_in_one_pass_are_those_trained_alone() -> None:
+def same_runs(together: tuple[sae.Run, ...], alone: tuple[sae.Run, ...]) -> None:
+    for one, other in zip(together, alone, strict=True):
+        assert one.config is other.config
+        for name, value in other.coder.state_dict().items():
+            assert torch.equal(one.coder.state_dict()[name], value), (one.config, name)
+        for name, values in other.history.items():
+            np.testing.assert_array_equal(one.history[name], values, err_msg=name)
+
+
+def test_coders_of_different_shapes_in_one_pass_are_those_trained_alone() -> None:
     x, _ = planted(1000)
     configs = [
         replace(CONFIG, d_sae=16, k=2),
         replace(CONFIG, kind="batchtopk"),
         replace(CONFIG, optimizer="signum", lr=1e-3),
     ]
+    same_runs(sae.train(x, configs), tuple(sae.train(x, config) for config in configs))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("topk", {"clip": 0.01}),
+        ("abstopk", {"optimizer": "schedule-free"}),
+        ("groupmax", {"resample_every": 6, "optimizer": "signum"}),
+        ("batchtopk", {"flops": 0.1}),
+        ("matryoshka", {"decoder": "free"}),
+    ],
+)
+def test_coders_of_one_shape_step_together_and_are_those_trained_alone_to_the_bit(
+    kind: str, options: dict
+) -> None:
+    x, _ = planted(1000)
+    base = replace(CONFIG, kind=kind, steps=16, log_every=4, dead_after=128, **options)
+    configs = [
+        base,
+        replace(base, seed=1, k=5),
+        replace(base, seed=2, lr=2e-3),
+        replace(base, seed=4, dead_after=64),
+    ]
+    assert stacked([learner_of(c) for c in configs]) == [[0, 1, 2, 3]]
     together = sae.train(x, configs)
-    for run, config in zip(together, configs, strict=True):
-        alone = sae.train(x, config).coder.state_dict()
-        for name, value in run.coder.state_dict().items():
-            assert torch.equal(alone[name], value), (config.kind, name)
+    same_runs(together, sae.train(x, configs, together=False))
+    assert max(run.history["dead"].max() for run in together) > 0 or kind == "batchtopk"  # AuxK had work
+    assert not torch.equal(together[0].coder.W_dec, together[1].coder.W_dec)
+
+
+def test_transcoders_step_together_too() -> None:
+    x, _ = planted(1000)
+    configs = [replace(CONFIG, wiring="transcoder", steps=10, seed=seed) for seed in range(2)]
+    pair = (x, x[:, :10] ** 2)
+    same_runs(sae.train(pair, configs), sae.train(pair, configs, together=False))
+
+
+def test_what_cannot_step_together_does_not() -> None:
+    wide = replace(
+        CONFIG, d_sae=4096, batch_size=2048
+    )  # its product costs more than all that could be shared
+    others = [replace(CONFIG, kind="relu"), wide, replace(CONFIG, auxk=0.0)]
+    learners = [learner_of(c) for c in [CONFIG, CONFIG, *[o for other in others for o in (other, other)]]]
+    assert stacked(learners) == [[0, 1], [2], [3], [4], [5], [6, 7]]
+
+
+def test_stopped_together_and_resumed_each_way_the_runs_are_those_that_nobody_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, _ = planted(1000)
+    configs = [
+        replace(CONFIG, steps=22, checkpoint_every=5, seed=seed, lr=1e-3 * (1 + seed % 2))
+        for seed in range(3)
+    ]
+    whole = sae.train(x, configs, tmp_path / "whole", together=False)
+    advance = Stack.advance
+
+    def until(self: Stack, *args: torch.Tensor) -> object:
+        if self.learners[0].step == 17:
+            raise RuntimeError("killed")
+        return advance(self, *args)
+
+    monkeypatch.setattr(Stack, "advance", until)
+    for name in ("cut", "apart"):
+        with pytest.raises(RuntimeError, match="killed"):
+            sae.train(x, configs, tmp_path / name)
+    monkeypatch.setattr(Stack, "advance", advance)
+    for name, together in (("cut", True), ("apart", False)):
+        same_runs(sae.train(x, configs, tmp_path / name, resume=True, together=together), whole)
+        for number in range(3):
+            files = [
+                (tmp_path / run / f"{number:02d}" / "metrics.jsonl").read_bytes() for run in ("whole", name)
+            ]
+            assert files[0] == files[1]
 
 
 def test_metrics_are_told_to_whoever_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
