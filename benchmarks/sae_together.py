@@ -51,7 +51,7 @@ def abreast(stack: Stack, parts: list[Tensor]) -> None:
     """The same steps in the same calls."""
     for part in parts:
         x, _ = stack.learners[0].scales.scaled(part, part)
-        stack.advance(x, x)
+        stack.advance([x] * len(stack.learners), [x] * len(stack.learners))
 
 
 def measured(

@@ -28,6 +28,13 @@ class Scales:
     written: Float[Tensor, "d_out"]
     center_in: Float[Tensor, "d_in"]
 
+    def same_as(self, other: Scales) -> bool:
+        """Whether the numbers are the same."""
+        return all(
+            torch.equal(getattr(self, name), getattr(other, name))
+            for name in ("center_in", "center_out", "read", "written")
+        )
+
     def scaled(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and targets in coordinates of unit variance; the same tensor twice if they are the same."""
         scaled = (x - self.center_in).div_(self.read)

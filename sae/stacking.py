@@ -95,26 +95,27 @@ class Stack:
         groups = [list(same) for _, same in groupby(self.learners, key=_pace)]
         self.paces = [(Team([one.optimiser for one in group]), group) for group in groups]
 
-    def advance(self, x: Tensor, y: Tensor) -> list[tuple[dict[str, float], float]]:
-        """One step of everyone on scaled rows and targets: what :meth:`Learner.advance` tells of each, and its rate."""
-        lead, wide = self.learners[0], len(self.learners)
-        config = lead.config
-        moments = self._moments(len(x))
-        xs = x.expand(wide, *x.shape)
-        terms = objective_abreast(self.bank, xs, xs if y is x else y.expand(wide, *y.shape), config, moments)
+    def advance(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[tuple[dict[str, float], float]]:
+        """One step on everyone's scaled rows and targets: what :meth:`Learner.advance` tells of each, and its rate."""
+        places = [self.order.index(number) for number in range(len(self.order))]
+        xs, ys = [xs[place] for place in places], [ys[place] for place in places]
+        config, step = self.learners[0].config, self.learners[0].step
+        x = _side_by_side(xs)
+        y = x if all(a is b for a, b in zip(xs, ys, strict=True)) else _side_by_side(ys)
+        terms = objective_abreast(self.bank, x, y, config, self._moments(x.shape[1]))
         losses = torch.stack([term.loss for term in terms])
         parameters = (self.bank.W_enc, self.bank.b_enc, self.bank.W_dec, self.bank.b_dec)
         grads = torch.autograd.grad(losses.sum(), parameters)
-        numbers = self._numbers(losses, terms, y)
+        numbers = self._numbers(losses, terms, ys)
         rates = self._descend(dict(zip(("W_enc", "b_enc", "W_dec", "b_dec"), grads, strict=True)))
         fired = torch.stack([term.fired for term in terms])
-        self.last_fired[fired > 0] = (lead.step + 1) * config.batch_size
-        for one, term in zip(self.learners, terms, strict=True):
+        self.last_fired[fired > 0] = (step + 1) * config.batch_size
+        for place, (one, term) in enumerate(zip(self.learners, terms, strict=True)):
             if one.coder.rule.pooled:
                 one.learn_threshold(term.smallest)
             one.step += 1
             if config.resample_every and one.step % config.resample_every == 0 and one.step < config.steps:
-                one.resample(x, y, term.error)
+                one.resample(xs[place], ys[place], term.error)
         return [(numbers[place], rates[place]) for place in self.order]
 
     def _moments(self, n: int) -> list[Moment]:
@@ -128,14 +129,17 @@ class Stack:
             moments.append(Moment(n_rows=n, progress=one.step / config.steps, dead=which, guess=one.smallest))
         return moments
 
-    def _numbers(self, losses: Tensor, terms: Sequence[Any], y: Tensor) -> list[dict[str, float]]:
+    def _numbers(self, losses: Tensor, terms: Sequence[Any], ys: Sequence[Tensor]) -> list[dict[str, float]]:
         """Loss, FVU and L0 of each."""
-        n = len(y)
-        about = float(y.square().sum()) - float(y.sum(0).double().square().sum()) / n
+        n = len(ys[0])
+        known = {
+            id(y): float(y.square().sum()) - float(y.sum(0).double().square().sum()) / n
+            for y in {id(y): y for y in ys}.values()
+        }
         errors = torch.stack([term.error for term in terms]).sum(1).tolist()
         codes = torch.stack([term.fired for term in terms]).sum(1).tolist()
-        told = zip(losses.tolist(), errors, codes, strict=True)
-        return [{"loss": loss, "fvu": error / about, "l0": on / n} for loss, error, on in told]
+        told = zip(losses.tolist(), errors, codes, (known[id(y)] for y in ys), strict=True)
+        return [{"loss": loss, "fvu": error / about, "l0": on / n} for loss, error, on, about in told]
 
     @torch.no_grad()
     def _descend(self, grads: dict[str, Tensor]) -> list[float]:
@@ -169,4 +173,13 @@ def _part(whole: Tensor, name: str, number: int, d_sae: int) -> Tensor:
         whole[:, number * d_sae : (number + 1) * d_sae]
         if name == "W_enc"
         else whole[number * d_sae :][:d_sae]
+    )
+
+
+def _side_by_side(rows: Sequence[Tensor]) -> Tensor:
+    """[coder, sample, d]; the same rows for everyone are not copied."""
+    return (
+        rows[0].expand(len(rows), *rows[0].shape)
+        if all(r is rows[0] for r in rows)
+        else torch.stack(list(rows))
     )

@@ -39,16 +39,22 @@ class ModelRows:
         """The same from the ``n``-th chunk on, without running the model on those before."""
         return replace(self, first=n)
 
+    def widths(self) -> list[int]:
+        """How wide the rows of each site are, from a forward pass over one text."""
+        with torch.no_grad():
+            acts = self.model.capture(self._part(0, 1), self.sites)
+        return [acts.rows(site).flatten(1).shape[1] for site in self.sites]
+
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         for start in range(self.first * self.batch, len(self.tokens), self.batch):
-            tokens = self._part(start)
+            tokens = self._part(start, self.batch)
             with torch.no_grad():
                 acts = self.model.capture(tokens, list(dict.fromkeys((*self.sites, *self.targets))))
             x = self._rows(acts, self.sites)
             yield (x, self._rows(acts, self.targets)) if self.targets else x
 
-    def _part(self, start: int) -> Any:
-        part = self.tokens[start : start + self.batch]
+    def _part(self, start: int, size: int) -> Any:
+        part = self.tokens[start : start + size]
         return part if isinstance(part, Tokens | Tensor) else self.model.tokens(part, truncate=True)
 
     def _rows(self, acts: Any, sites: Sequence[str]) -> Tensor:

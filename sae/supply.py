@@ -9,16 +9,17 @@ far the flow was read. Read next: ``streaming.py``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from interp.errors import InputError, StoreError
+from interp.errors import InputError, StoreError, nearest
 from sae.data import RowSource, batch_indices, row_source
 
-__all__ = ["Flow", "Still", "supply"]
+__all__ = ["Flow", "Still", "columns_of", "supply"]
 
 Pair = tuple[Tensor, Tensor]
 _SAMPLE = 8192
@@ -239,3 +240,33 @@ def supply(data: Any, batch_size: int, seed: int, *, site: Any = None, target: A
             )
         return Flow(data, batch_size, seed, capacity=int(getattr(data, "buffer", 0)))
     return Still(row_source(data, site), None, batch_size, seed)  # says what it cannot use
+
+
+def columns_of(data: Any, sites: Sequence[Any]) -> list[slice]:
+    """Where each site's coordinates lie in the rows that :func:`supply` gives of them all.
+
+    Raises
+    ------
+    InputError
+        The data have no such site, or are of none.
+    """
+    held: Sequence[Any]
+    if isinstance(data, Tensor) and data.ndim == 3:
+        held, widths = range(data.shape[1]), [data.shape[2]] * data.shape[1]
+    elif hasattr(data, "n_rows"):
+        held = [str(site) for site in sites]
+        widths = [row_source(data, site).d for site in held]
+    elif not isinstance(data, Tensor) and hasattr(data, "sites") and hasattr(data, "widths"):
+        held, widths = list(data.sites), data.widths()
+    else:
+        raise InputError(
+            "configurations by site need rows by site: a store, sae.model_rows of several sites, or a tensor "
+            "[sample, site, d]"
+        )
+    names, ends = [str(site) for site in held], list(accumulate(widths))
+    for site in sites:
+        if str(site) not in names:
+            raise InputError(
+                f"there are no rows of site {site!r}; there are of {names}{nearest(str(site), names)}"
+            )
+    return [slice(ends[i] - widths[i], ends[i]) for i in (names.index(str(site)) for site in sites)]

@@ -1,131 +1,31 @@
 """Training: one loop for every kind and wiring, resumable bit for bit, with metrics on disk from the first step.
 
-Read next: ``learner.py`` (one step), ``supply.py`` (where rows come from), ``checkpoints.py``.
+Read next: ``courses.py`` (who learns, and what is kept of it), ``supply.py`` (where rows come from).
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from interp.errors import CheckError, InputError
+from interp.errors import InputError
 from interp.runs.checkpoints import prepared
-from interp.runs.files import JsonLines
 from interp.runs.progress import progress as progress_bar
 from interp.runs.progress import stop_on_interrupt
-from interp.runs.provenance import provenance
 from sae import checkpoints
-from sae.advice import advice
-from sae.coder import Coder
 from sae.config import TrainConfig
+from sae.courses import Course, Run, Unit, advance
 from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
 from sae.parallel import joined
-from sae.stacking import Stack, stacked
-from sae.storage import save
-from sae.supply import Flow, Still, supply
+from sae.stacking import stacked
+from sae.supply import Flow, Still, columns_of, supply
 from sae.watching import Watch
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
 __all__ = ["Run", "train"]
-
-_log = logging.getLogger(__name__)
-_COLUMNS = ("step", "loss", "fvu", "l0", "dead", "lr")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Run:
-    """A finished training run."""
-
-    coder: Coder
-    """In the coordinates of the data."""
-    config: TrainConfig
-    history: Mapping[str, np.ndarray]
-    """step, loss, fvu, l0, dead, lr: one entry every ``log_every`` steps; of the training batch, so optimistic."""
-    out: Path | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    advice: tuple[str, ...] = ()
-    """The warnings of this run, each with a remedy."""
-
-    def __repr__(self) -> str:
-        last = {name: float(values[-1]) for name, values in self.history.items() if len(values)}
-        shown = ", ".join(
-            f"{name} {last[name]:.4g}" for name in ("step", "fvu", "l0", "dead") if name in last
-        )
-        return f"Run({self.coder.kind} {self.coder.d_in} -> {self.coder.d_sae}, k = {self.coder.k}; {shown})"
-
-    def to_frame(self) -> pd.DataFrame:
-        """The history as a table."""
-        import pandas as pd
-
-        return pd.DataFrame(dict(self.history))
-
-    def plot(self) -> go.Figure:
-        """FVU and dead latents over the steps."""
-        from sae import plots
-
-        return plots.training_chart(self.history["step"], self.history["fvu"], self.history["dead"])
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Course:
-    """One learner with its folder and what it has told."""
-
-    learner: Learner
-    folder: Path | None
-    identity: dict[str, Any]
-    history: list[dict[str, float]] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)
-    watch: Watch | None = None
-
-    def tell(self, numbers: dict[str, float], rate: float) -> None:
-        """Keep a line of metrics, and warn."""
-        learner = self.learner
-        dead = learner.n_dead / learner.config.d_sae
-        line = {"step": learner.step, **numbers, "dead": dead, "lr": rate}
-        self.history.append(line)
-        if self.folder is not None and learner.peers.rank == 0:
-            JsonLines(self.folder / "metrics.jsonl", sync=False).append(line)
-        if self.watch is not None and learner.peers.rank == 0:
-            self.watch(line)
-        for name, text in advice(line, learner.config).items():
-            if name not in self.said:
-                self.said[name] = text
-                _log.warning("%s", text)
-
-    def keep(self, rows: Still | Flow) -> None:
-        """Write a checkpoint."""
-        if self.folder is not None and self.learner.peers.rank == 0:
-            checkpoints.write(self.folder, self.learner, rows, self.identity)
-
-    def finished(self, place: str, n: int | None, seconds: float) -> Run:
-        """The coder saved, and what happened."""
-        config, coder = self.learner.config, self.learner.finished()
-        data = {"place": place, "rows": n, "sha256": self.identity["data"]}
-        record = provenance(seed=config.seed, config=config.as_dict(), data=data)
-        if self.folder is not None and self.learner.peers.rank == 0:
-            save(coder, self.folder / "coder", provenance=record)
-        columns = {name: np.array([line[name] for line in self.history]) for name in _COLUMNS}
-        return Run(
-            coder=coder,
-            config=config,
-            history=columns,
-            out=self.folder,
-            provenance=record | {"seconds": seconds},
-            advice=tuple(self.said.values()),
-        )
 
 
 @overload
@@ -156,9 +56,23 @@ def train(
     progress: bool | None = ...,
     together: bool = ...,
 ) -> tuple[Run, ...]: ...
+@overload
 def train(
     data: Any,
-    config: TrainConfig | Sequence[TrainConfig],
+    config: Mapping[Any, TrainConfig],
+    out: str | Path | None = ...,
+    *,
+    resume: bool = ...,
+    site: Any = ...,
+    target: Any = ...,
+    through: Through | None = ...,
+    watch: Watch | None = ...,
+    progress: bool | None = ...,
+    together: bool = ...,
+) -> dict[Any, Run]: ...
+def train(
+    data: Any,
+    config: TrainConfig | Sequence[TrainConfig] | Mapping[Any, TrainConfig],
     out: str | Path | None = None,
     *,
     resume: bool = False,
@@ -168,7 +82,7 @@ def train(
     watch: Watch | None = None,
     progress: bool | None = None,
     together: bool = True,
-) -> Run | tuple[Run, ...]:
+) -> Run | tuple[Run, ...] | dict[Any, Run]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
 
     Parameters
@@ -177,8 +91,10 @@ def train(
         Rows [sample, d] (or [sample, site, d] for a crosscoder); a pair (rows, targets) for a transcoder; an
         :class:`interp.ActivationStore`; an iterable of such chunks (a DataLoader, :func:`sae.model_rows`).
     config
-        What to train; never changed. Several of the same steps, batch size and seed share each batch: their
-        dictionaries may differ in everything else.
+        What to train; never changed. Several of the same steps and batch size share each batch, whose order is that
+        of the first one's seed; their dictionaries may differ in everything else. A mapping from sites (names in a
+        store or of ``model_rows``, numbers of a tensor [sample, site, d]) trains a dictionary of each site on the same
+        rows.
     out
         A folder for metrics, checkpoints and the coder (of several: a folder for each in it). None keeps everything
         in memory.
@@ -200,7 +116,8 @@ def train(
     Returns
     -------
     Run
-        ``.coder`` is in the coordinates of the data. A tuple of them where several were asked for.
+        ``.coder`` is in the coordinates of the data. A tuple of them where several were asked for, and a dictionary
+        by site of a mapping.
 
     Raises
     ------
@@ -223,7 +140,12 @@ def train(
     ----------
     Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.3.
     """
-    configs = (config,) if isinstance(config, TrainConfig) else tuple(config)
+    sites = tuple(config) if isinstance(config, Mapping) else None
+    configs = (
+        (config,)
+        if isinstance(config, TrainConfig)
+        else tuple(config.values() if isinstance(config, Mapping) else config)
+    )
     _agree(configs)
     if (through is None) != all(c.end_to_end == 0 for c in configs):
         raise InputError(
@@ -232,14 +154,35 @@ def train(
     if out is None and (resume or any(c.checkpoint_every for c in configs)):
         raise InputError("resume and checkpoint_every need a folder: say out=")
     began = time.perf_counter()
+    if sites is not None:
+        site = _named(sites, configs, data, site=site, target=target, through=through)
     rows = supply(data, configs[0].batch_size, configs[0].seed, site=site, target=target)
+    columns = [slice(None)] * len(configs) if sites is None else columns_of(data, sites)
     single = isinstance(config, TrainConfig)
-    courses = _courses(rows, configs, out, resume=resume, single=single, through=through)
+    courses = _courses(rows, configs, columns, out, resume=resume, single=single, through=through)
     for number, course in enumerate(courses):
         course.watch = watch if single or watch is None else _numbered(watch, number)
+        if sites is not None:
+            course.place = str(sites[number])
     _loop(courses, rows, shown=progress, through=through, together=together)
-    runs = tuple(c.finished(rows.place, rows.n, time.perf_counter() - began) for c in courses)
-    return runs[0] if single else runs
+    runs = tuple(c.finished(rows.n, time.perf_counter() - began) for c in courses)
+    return runs[0] if single else runs if sites is None else dict(zip(sites, runs, strict=True))
+
+
+def _named(
+    sites: tuple[Any, ...], configs: tuple[TrainConfig, ...], data: Any, **other: Any
+) -> list[str] | None:
+    """What to ask a store for, so that several sites lie side by side."""
+    said = [name for name, value in other.items() if value is not None]
+    if said:
+        raise InputError(
+            f"configurations by site say what is read; {', '.join(said)} cannot be said beside them"
+        )
+    if any(c.wiring != "sae" for c in configs):
+        raise InputError(
+            "configurations by site are of autoencoders, wiring='sae'; train the others one by one"
+        )
+    return [str(site) for site in sites] if hasattr(data, "n_rows") else None
 
 
 def _numbered(watch: Watch, number: int) -> Watch:
@@ -261,21 +204,20 @@ def _agree(configs: tuple[TrainConfig, ...]) -> None:
             )
 
 
-def _courses(
+def _courses(  # noqa: PLR0913 - the run's parts
     rows: Still | Flow,
     configs: tuple[TrainConfig, ...],
+    columns: Sequence[slice],
     out: Any,
     *,
     resume: bool,
     single: bool,
     through: Through | None,
-) -> list[_Course]:
+) -> list[Course]:
     peers = joined()
-    x, y = rows.sample()
-    first = configs[0]
-    scales = scales_of(x, y, n_sites=first.n_sites, center=first.center, place=rows.place)
+    scales = _scales(rows, configs[0])
     courses = []
-    for number, config in enumerate(configs):
+    for number, (config, mine) in enumerate(zip(configs, columns, strict=True)):
         _fits(config, rows)
         folder = None if out is None else Path(out) if single else Path(out) / f"{number:02d}"
         if folder is not None and peers.rank == 0:
@@ -286,15 +228,43 @@ def _courses(
         identity = {"config": config.as_dict(), "data": rows.fingerprint()}
         if through is not None:
             identity["data"] += "+" + through.fingerprint()
-        course = _Course(learner=Learner.start(scales, config, peers), folder=folder, identity=identity)
+        if mine != slice(None):
+            identity["data"] += f"+{mine.start}:{mine.stop}"
+        course = Course(
+            learner=Learner.start(scales(mine), config, peers),
+            folder=folder,
+            identity=identity,
+            columns=mine,
+            place=rows.place,
+        )
         if folder is not None and resume:
             course.history = checkpoints.restore(folder, course.learner, rows, identity)
+            if course.learner.scales.same_as(scales(mine)):
+                course.learner.scales = scales(mine)  # one object, so that rows are scaled once for all
         courses.append(course)
     if isinstance(rows, Flow) and len({c.learner.step for c in courses}) > 1:
         raise InputError(
             "these runs stopped at different steps, and a flow of rows cannot be replayed for one of them"
         )
     return courses
+
+
+def _scales(rows: Still | Flow, first: TrainConfig) -> Callable[[slice], Any]:
+    """Where some coordinates of the rows lie; the same object whenever it is asked for the same ones."""
+    x, y = rows.sample()
+    known: dict[tuple[Any, Any], Any] = {}
+
+    def scales(mine: slice) -> Any:
+        key = mine.start, mine.stop
+        if key not in known:
+            read = x[:, mine]
+            written = read if y is x else y[:, mine]
+            known[key] = scales_of(
+                read, written, n_sites=first.n_sites, center=first.center, place=rows.place
+            )
+        return known[key]
+
+    return scales
 
 
 def _fits(config: TrainConfig, rows: Still | Flow) -> None:
@@ -306,7 +276,7 @@ def _fits(config: TrainConfig, rows: Still | Flow) -> None:
 
 
 def _loop(
-    courses: list[_Course], rows: Still | Flow, *, shown: bool | None, through: Through | None, together: bool
+    courses: list[Course], rows: Still | Flow, *, shown: bool | None, through: Through | None, together: bool
 ) -> None:
     config, peers = courses[0].learner.config, courses[0].learner.peers
     step = min(c.learner.step for c in courses)
@@ -314,12 +284,12 @@ def _loop(
     bar = progress_bar(total=config.steps, initial=step, desc="sae", unit="step", enabled=shown, pace=False)
     began, first = time.perf_counter(), step
     groups = stacked([c.learner for c in courses]) if together else [[n] for n in range(len(courses))]
-    units = [_Unit([courses[n] for n in group], through) for group in groups]
+    units = [Unit([courses[n] for n in group], through) for group in groups]
     with bar, stop_on_interrupt() as stop:
         while step < config.steps:
             x, y = rows.batch(step, peers.share)
             due = (step + 1) % config.log_every == 0 or step + 1 == config.steps
-            _advance(units, x, y, step, due=due)
+            advance(units, x, y, step, due=due)
             step += 1
             if due:
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
@@ -337,48 +307,7 @@ def _loop(
             )
 
 
-class _Unit:
-    """Courses that step together; most often one."""
-
-    def __init__(self, courses: list[_Course], through: Through | None) -> None:
-        self.courses, self.through = courses, through
-        self.stack = Stack([c.learner for c in courses]) if len(courses) > 1 else None
-
-    def advance(self, x: Tensor, y: Tensor) -> list[tuple[dict[str, float], float]]:
-        """What happened in a step on scaled rows, and the rate, for each."""
-        if self.stack is not None:
-            return self.stack.advance(x, y)
-        learner = self.courses[0].learner
-        rate = learner.config.rate(learner.step, learner.coder.d_out)
-        own = self.through if learner.config.end_to_end else None
-        return [(learner.advance(x, y, rate, own, scaled=True), rate)]
-
-
-def _advance(units: list[_Unit], x: Tensor, y: Tensor, step: int, *, due: bool) -> None:
-    scaled, scales = (x, y), None
-    for unit in units:
-        learner = unit.courses[0].learner
-        if learner.step != step:
-            continue
-        if scales is not learner.scales:
-            scales, scaled = learner.scales, learner.scales.scaled(x, y)
-        for course, (numbers, rate) in zip(unit.courses, unit.advance(*scaled), strict=True):
-            _heard(course, numbers, rate, x, due=due)
-
-
-def _heard(course: _Course, numbers: dict[str, float], rate: float, x: Tensor, *, due: bool) -> None:
-    learner = course.learner
-    if not np.isfinite(numbers["loss"]):
-        bad = int((~torch.isfinite(x).all(1)).sum())
-        raise CheckError(
-            f"the loss is {numbers['loss']} at step {learner.step - 1}; {bad} of {len(x)} rows of this batch hold "
-            f"NaN or infinity; look for them in the data, or lower lr = {learner.config.peak(learner.coder.d_out):.3g}"
-        )
-    if due:
-        course.tell(numbers, rate)
-
-
-def _told(courses: list[_Course], speed: float) -> dict[str, str]:
+def _told(courses: list[Course], speed: float) -> dict[str, str]:
     last = courses[-1].history[-1]
     return {
         "loss": f"{last['loss']:.3g}",

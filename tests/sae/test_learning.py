@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ import torch
 from torch import nn
 
 import sae
-from interp.errors import InputError
+from interp.errors import InputError, StoreError
 from sae.learner import Learner, Scales
 from sae.middle import geometric_median
 from sae.optimisers import Optimiser
 from sae.stacking import Stack, stacked
+from tests.interp.stores import tiny_harvest, tiny_model
 from tests.sae.test_training import planted
 
 CONFIG = sae.TrainConfig(d_sae=32, k=3, steps=30, batch_size=64, log_every=10)
@@ -210,6 +212,39 @@ def test_what_cannot_step_together_does_not() -> None:
     assert stacked(learners) == [[0, 1], [2], [3], [4], [5], [6, 7]]
 
 
+def test_a_dictionary_of_each_site_in_one_pass_is_the_one_of_its_own_rows(tmp_path: Path) -> None:
+    x, _ = planted(1000)
+    sites = torch.stack([x, x.flip(1) ** 2, 2 * x.roll(3, 1)], 1)
+    configs = {2: CONFIG, 0: replace(CONFIG, k=4), 1: replace(CONFIG, d_sae=16)}
+    runs = sae.train(sites, configs, tmp_path / "runs")
+    assert list(runs) == [2, 0, 1]
+    for site, config in configs.items():
+        same_runs((runs[site],), (sae.train(sites[:, site].contiguous(), config),))
+        assert runs[site].provenance["data"]["place"] == str(site)
+    with pytest.raises(StoreError, match="other data"):  # the folder of site 2 is asked to go on with site 1
+        sae.train(sites, {1: CONFIG}, tmp_path / "runs", resume=True)
+
+
+def test_sites_of_a_store_and_of_a_model_are_told_apart_by_name(tmp_path: Path) -> None:
+    model = tiny_model()
+    store = tiny_harvest(tmp_path / "acts", model=model)
+    names = [str(site) for site in store.sites]
+    small = sae.TrainConfig(d_sae=16, k=2, steps=5, batch_size=16)
+    runs = sae.train(store, {names[1]: small, names[0]: small})
+    for name in names:
+        same_runs((runs[name],), (sae.train(store, small, site=name),))
+    texts = torch.randint(0, 29, (40, 12), generator=torch.Generator().manual_seed(0))
+    flowing = sae.train(sae.model_rows(model, texts, names), {names[1]: small, names[0]: small})
+    for name in names:
+        same_runs((flowing[name],), (sae.train(sae.model_rows(model, texts, name), small),))
+    with pytest.raises(InputError, match=r"there are no rows of site 'mixx'.*did you mean 'mix'"):
+        sae.train(sae.model_rows(model, texts, names), {"mixx": small})
+    with pytest.raises(InputError, match="configurations by site need rows by site"):
+        sae.train(torch.randn(100, 4), {0: small})
+    with pytest.raises(InputError, match="site cannot be said beside them"):
+        sae.train(store, {names[0]: small}, site=names[0])
+
+
 def test_stopped_together_and_resumed_each_way_the_runs_are_those_that_nobody_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +256,7 @@ def test_stopped_together_and_resumed_each_way_the_runs_are_those_that_nobody_to
     whole = sae.train(x, configs, tmp_path / "whole", together=False)
     advance = Stack.advance
 
-    def until(self: Stack, *args: torch.Tensor) -> object:
+    def until(self: Stack, *args: Any) -> object:
         if self.learners[0].step == 17:
             raise RuntimeError("killed")
         return advance(self, *args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,10 +106,10 @@ def test_a_run_on_chunks_stopped_and_resumed_is_the_uninterrupted_one(
 
     advance = Learner.advance
 
-    def failing(self: Learner, *args: object) -> dict[str, float]:
+    def failing(self: Learner, *args: Any, **options: Any) -> dict[str, float]:
         if self.step == 24:
             raise RuntimeError("killed")
-        return advance(self, *args)
+        return advance(self, *args, **options)
 
     monkeypatch.setattr(Learner, "advance", failing)
     with pytest.raises(RuntimeError, match="killed"):

@@ -118,10 +118,10 @@ def test_a_run_killed_at_any_step_and_resumed_is_the_uninterrupted_one(
     whole = sae.train(x, SHORT, tmp_path / "whole")
     advance = learner.Learner.advance
 
-    def until(self: learner.Learner, *args: Any) -> dict[str, float]:
+    def until(self: learner.Learner, *args: Any, **options: Any) -> dict[str, float]:
         if self.step == at:
             raise Killed
-        return advance(self, *args)
+        return advance(self, *args, **options)
 
     monkeypatch.setattr(learner.Learner, "advance", until)
     with pytest.raises(Killed):
@@ -172,10 +172,10 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, monkeypatch
     config = sae.TrainConfig(d_sae=32, k=3, steps=40, batch_size=64)
     advance = learner.Learner.advance
 
-    def interrupted(self: learner.Learner, *args: Any) -> dict[str, float]:
+    def interrupted(self: learner.Learner, *args: Any, **options: Any) -> dict[str, float]:
         if self.step == 16:
             signal.raise_signal(signal.SIGINT)
-        return advance(self, *args)
+        return advance(self, *args, **options)
 
     monkeypatch.setattr(learner.Learner, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped after step 17; go on with resume=True"):
