@@ -65,7 +65,7 @@ class Steps:
 
 @pytest.mark.parametrize("make", [lambda x: list(x.split(37)), lambda x: DataLoader(x, batch_size=37), Steps])
 @pytest.mark.parametrize("n", [5, 29, 77])
-def test_a_restored_flow_draws_what_the_first_would_have_drawn(make: object, n: int) -> None:
+def test_a_restored_flow_draws_what_the_first_would_have_drawn(make: Any, n: int) -> None:
     """Over several passes of the source: a pass of 400 rows lasts 25 batches."""
     rows = numbered(400)
     first = Flow(make(rows), 16, seed=2)
