@@ -35,7 +35,7 @@ def render(record: Mapping[str, Any], *, twin: str = "") -> str:
     return document.render(
         "circuits.telling",
         "circuit.html.j2",
-        styles=("circuit.css",),
+        styles=("interp.report:style.css", "circuit.css"),
         scripts=("circuit.js",),
         record=record,
         drawn=_drawn(record),

@@ -43,7 +43,7 @@
         const row = Page.element("div", { class: "layer" });
         if (name) row.append(Page.element("span", {}, /^\d+$/.test(name) ? `layer ${name}` : name));
         for (let h = 0; h < heads[l]; h++) {
-          const canvas = Page.element("canvas"), button = Page.element("button", { type: "button", class: "head", "aria-label": `head ${called(l, h)}`, "data-layer": l, "data-head": h }, canvas, Page.element("b", {}, String(h)));
+          const canvas = Page.element("canvas", { "aria-hidden": "true" }), button = Page.element("button", { type: "button", class: "head", "aria-label": `head ${called(l, h)}`, "data-layer": l, "data-head": h }, canvas, Page.element("b", {}, String(h)));
           button.addEventListener("click", () => choose(l, h));
           button.addEventListener("keydown", (event) => walk(event, button));
           buttons.push(button);
