@@ -293,7 +293,7 @@ def _loop(
             step += 1
             if due:
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
-                bar.set_postfix(_told(courses, speed))
+                bar.set_postfix_str(_told(courses, speed))
             bar.update(1)
             stopped = peers.total(int(stop.requested)) > 0 if peers.size > 1 else stop.requested
             late = config.checkpoint_every and step % config.checkpoint_every == 0
@@ -307,12 +307,10 @@ def _loop(
             )
 
 
-def _told(courses: list[Course], speed: float) -> dict[str, str]:
+def _told(courses: list[Course], speed: float) -> str:
     last = courses[-1].history[-1]
-    return {
-        "loss": f"{last['loss']:.3g}",
-        "fvu": f"{last['fvu']:.3f}",
-        "l0": f"{last['l0']:.1f}",
-        "dead": f"{100 * last['dead']:.0f}%",
-        "rows/s": f"{speed / 1000:.3g}k" if speed >= 1000 else f"{speed:.0f}",
-    }
+    pace = f"{speed / 1000:.3g}k" if speed >= 1000 else f"{speed:.0f}"
+    return (
+        f"loss {last['loss']:.3g} fvu {last['fvu']:.3f} l0 {last['l0']:.3g} dead {100 * last['dead']:.0f}% "
+        f"{pace} rows/s"
+    )

@@ -45,7 +45,10 @@ class Quiet(Generic[Item]):
         """Count ``n`` more."""
         self.n += n
 
-    def set_postfix(self, ordered: object = None, **shown: object) -> None:
+    def set_postfix(self, **shown: object) -> None:
+        """Nothing to show it on."""
+
+    def set_postfix_str(self, shown: str = "") -> None:
         """Nothing to show it on."""
 
     def close(self) -> None:
@@ -75,7 +78,7 @@ def progress(
     from tqdm.auto import tqdm  # only where a bar is shown: it looks for a notebook when imported
 
     given = None if isinstance(iterable, tuple) and not iterable else iterable
-    form = None if pace else "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    form = None if pace else "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}{postfix}]"
     return tqdm(
         given, total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=True, bar_format=form
     )
