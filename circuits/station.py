@@ -17,12 +17,15 @@ from circuits.contexts import (
     make_pairs,
     n_components,
     n_pairs,
-    n_params,
     part_sites,
 )
 from circuits.effects import PatchResult
+from circuits.full_form import in_full
+from circuits.full_form import n_passes as passes_in_full
+from circuits.group_form import group_of, with_algorithm
 from circuits.patching import patch_sweep
 from interp.errors import CheckError
+from interp.study.findings import Finding
 from interp.study.stations import Estimate, Plate, Section, Study, Table
 
 __all__ = ["STATION", "CircuitStation"]
@@ -53,10 +56,13 @@ class CircuitStation:
         """Parts x prompts forward passes, twice for the control."""
         n_parts, n = n_components(study.model), n_pairs(study)
         length = common_length(study.tokens)
-        flops = 2 * n_params(study.model) * length * 2 * n_parts * n
+        share = length / max(1, int(study.tokens.ids.shape[1]))  # of one of the study's sequences
+        passes = share * (2.0 * n_parts * n + 3 * n)
+        if study.effort.full and not group_of(study):
+            passes += passes_in_full(study)
         return Estimate(
-            forward_passes=2.0 * n_parts * n + 3 * n,
-            seconds=1.0 + flops / 1e10,
+            forward_passes=passes,
+            seconds=0.5 + (2.0 if group_of(study) else 0.0),
             memory_bytes=4 * 32 * length * ((study.model.d_vocab or 256) + 12 * (study.model.d_model or 256)),
         )
 
@@ -70,7 +76,7 @@ class CircuitStation:
         )
         ladder = _ladder(study, pairs, options)
         costs = _costs(effects)
-        return Section(
+        section = Section(
             name=self.name,
             title=self.title,
             summary=_summary(effects, pairs),
@@ -78,7 +84,11 @@ class CircuitStation:
             tables=(_table(effects),) if costs else (),
             numbers=_numbers(effects, ladder, pairs),
             caveats=_caveats(pairs, effects, causal=study.model.causal),
+            findings=_findings(effects) if costs else (),
         )
+        if group_of(study):
+            return with_algorithm(section, study)
+        return in_full(section, study) if study.effort.full else section
 
 
 STATION = CircuitStation()
@@ -170,6 +180,7 @@ def _plates(effects: PatchResult, ladder: PatchResult | None, pairs: Pairs) -> t
     plates = [
         Plate(
             title=f"Effect of patching single {_kind(effects)}",
+            anchor="effects",
             figure=figure,
             caption=(
                 f"{effects.convention[:1].upper()}{effects.convention[1:]}. {effects.n} prompts. 0: this "
@@ -215,6 +226,30 @@ def _table(effects: PatchResult) -> Table:
         rows=tuple(rows),
         caption="Share of the gap, 95% bootstrap interval over prompts; control: the same part from another prompt.",
     )
+
+
+def _findings(effects: PatchResult) -> tuple[Finding, ...]:
+    """Every part's effect; the index shows those whose interval lies above the same part from another prompt."""
+    value, found = np.asarray(effects.value, dtype=float), []
+    for i, (part, site) in enumerate(zip(effects.components, effects.sites, strict=True)):
+        low, high = (None, None) if effects.interval is None else map(_number, effects.interval[i])
+        control = None if effects.control is None else _number(effects.control[i])
+        found.append(
+            Finding(
+                kind="part",
+                name=f"head {site.head}" if site.head is not None else part,
+                site=str(site),
+                measure="of the swap's cost",
+                value=_number(value[i]),
+                low=low,
+                high=high,
+                n=effects.n,
+                chance=control,
+                href="#effects",
+                shown=low is not None and low > max(0.0, control or 0.0),
+            )  # fmt: skip
+        )
+    return tuple(found)
 
 
 def _number(value: Any) -> float | None:

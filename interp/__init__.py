@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         # results, the main job
         "Result": "results",
         "analyze": "study.analysis",
+        "compare": "study.comparing",
         "lenses": "lenses",
         "metrics": "metrics",
         "tasks": "tasks",

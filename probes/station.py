@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.study.sampling import draw, layer_sites, residual_sites
+from interp.study.findings import Finding
+from interp.study.sampling import Rows, draw, layer_sites, residual_sites
 from interp.study.stations import Estimate, Plate, Section, Study, Table
+from probes.bearing import anchor_of, bearings_of, findings_of
+from probes.generic import generic_labels
 from probes.sweeping import SweepResult, sweep
+from probes.verdicts import N_CONTROLS, N_TEXTS, verdicts
 
 __all__ = ["STATION", "ProbeStation"]
 
 N_ROWS = 2400
+LEAST_ROWS = 1200
 MAX_LABELS = 3
-N_COMMON = 6
+MANY_LABELS = 16
+"""In its full form."""
+MANY_CLASSES = 7
+"""Above, the closed-form probe (LDA) is fitted: a logistic one would take minutes."""
 SEEDS = (0, 1, 2)
-IGNORE = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,82 +50,107 @@ class ProbeStation:
         return "no labels were given, and too few tokens recur in front of others to ask for the previous one"
 
     def estimate(self, study: Study) -> Estimate:
-        """Nine fits a site and label."""
+        """Three fits a seed, site and label; in the full form an erasure beside 19 random ones a label."""
         sites = residual_sites(layer_sites(study))
         d = study.model.d_model or 256
-        n = min(N_ROWS, int(study.tokens.mask.sum()))
-        work = 0.0
+        work, passes = 1.0, 0.0 if study.store is not None else float(len(study.tokens))
+        n = _n_rows(study)
         for grid in _labels(study).values():
-            n_classes = len(grid[grid >= 0].unique())
-            work += 3 * len(SEEDS) * len(sites) * (0.02 + 80 * 4 * n * d * max(1, n_classes) / 5e9)
-        passes = 0.0 if study.store is not None else float(len(study.tokens))
-        return Estimate(forward_passes=passes, seconds=2.0 + work, memory_bytes=16 * n * d * (1 + len(sites)))
+            known, n_classes = int((grid >= 0).sum()), len(grid[grid >= 0].unique())
+            fits = 3 * len(_seeds(study)) * len(sites)
+            logistic = 60 * 4 * min(n, known) * d * n_classes
+            closed = 2 * min(n, known) * d**2 + 30 * d**3
+            # small products and the optimiser's own steps run at about a third of a large product's speed
+            work += fits * (0.012 + (logistic if n_classes <= MANY_CLASSES else closed) / 1e10)
+            passes += (N_CONTROLS + 2) * min(N_TEXTS, len(study.tokens)) if study.effort.full else 0
+        return Estimate(forward_passes=passes, seconds=work, memory_bytes=16 * n * d * (1 + len(sites)))
 
     def run(self, study: Study) -> Section:
         """Sweep every label over the sites."""
         sites = residual_sites(layer_sites(study))
-        sweeps, lost = {}, []
+        sweeps, used, lost = {}, {}, []
         for name, grid in _labels(study).items():
             try:
-                rows = draw(study, sites, n_rows=N_ROWS, seed=study.seed, where=grid >= 0)
+                rows = draw(study, sites, n_rows=_n_rows(study), seed=study.seed, where=grid >= 0)
+                classes = rows.column(grid)
+                many = len(classes.unique()) > MANY_CLASSES
                 sweeps[name] = sweep(
                     dict(rows.acts),
-                    rows.column(grid),
+                    classes,
                     [str(s) for s in sites],
                     groups=rows.doc,
                     types=rows.ids,
-                    seeds=[study.seed + s for s in SEEDS],
+                    seeds=_seeds(study),
+                    probe="lda" if many else None,
                     progress=study.progress,
                 )
+                used[name] = (rows, classes)
             except InputError as error:  # one label that cannot be probed must not hide the others
                 lost.append(f"Label {name!r} was not probed: {error}")
         if not sweeps:
             raise InputError(" ".join(lost))
-        return Section(
+        section = Section(
             name=self.name,
             title=self.title,
-            summary=" ".join(_finding(name, result) for name, result in sweeps.items()),
+            summary=" ".join(_finding(name, result) for name, result in list(sweeps.items())[:MAX_LABELS])
+            + _others(sweeps),
             plates=tuple(_plate(name, result) for name, result in sweeps.items()),
             tables=tuple(_table(name, result) for name, result in sweeps.items()),
             numbers={name: _numbers(result) for name, result in sweeps.items()},
             caveats=(*lost, *_unseen(sweeps), *_caveats(study)),
+            findings=findings_of(sweeps),
+            bearings=bearings_of(used, sites),
         )
+        return _with_verdicts(section, study, sweeps, used) if study.effort.full else section
 
 
 STATION = ProbeStation()
 
 
 def _labels(study: Study) -> Mapping[str, Tensor]:
-    """The study's own labels; without any, which of the commonest tokens stood just before."""
+    """The study's own labels; without any, what every text has."""
+    full = study.effort.full
     if study.labels:
-        return {
-            name: grid.cpu()
-            for name, grid in list(study.labels.items())[:MAX_LABELS]
-            if len(grid[grid >= 0].unique()) > 1
-        }
-    if study.store is not None and bool((study.store.pos[:1] < 0).any()):
-        return {}
-    previous = _previous_token(study)
-    return {} if previous is None else {"previous token": previous}
+        few = list(study.labels.items())[: MANY_LABELS if full else MAX_LABELS]
+        return {name: grid.cpu() for name, grid in few if len(grid[grid >= 0].unique()) > 1}
+    return generic_labels(study, every=full)
 
 
-def _previous_token(study: Study) -> Tensor | None:
-    ids, mask = study.tokens.ids.cpu(), study.tokens.mask.cpu()
-    if ids.shape[1] < 3:
-        return None
-    before, real = ids[:, :-1], mask[:, 1:] & mask[:, :-1]
-    begins = before[:, 0]
-    if len(begins) > 1 and bool((begins == begins[0]).all()):
-        real[:, 0] = False  # behind a beginning-of-sequence mark the position alone would give the label away
-    tokens, counts = before[real].unique(return_counts=True)
-    common = tokens[counts.argsort(descending=True)][:N_COMMON]
-    common = common[torch.tensor([int(((before == t) & real).sum()) >= 20 for t in common], dtype=torch.bool)]
-    if len(common) < 2:
-        return None
-    grid = torch.full_like(ids, IGNORE)
-    for label, token in enumerate(common.tolist()):
-        grid[:, 1:][(before == token) & real] = label
-    return grid
+def _n_rows(study: Study) -> int:
+    return min(study.effort.of(N_ROWS, least=LEAST_ROWS), int(study.tokens.mask.sum()))
+
+
+def _seeds(study: Study) -> list[int]:
+    return [study.seed + s for s in SEEDS[: study.effort.of(len(SEEDS))]]
+
+
+def _with_verdicts(
+    section: Section, study: Study, sweeps: Mapping[str, SweepResult], used: Mapping[str, tuple[Rows, Tensor]]
+) -> Section:
+    table, numbers, findings, lost = verdicts(study, sweeps, used)
+    return replace(
+        section,
+        tables=(table, *section.tables),
+        numbers={**section.numbers, "verdicts": numbers},
+        findings=(*(_remarked(f, numbers) for f in section.findings), *findings),
+        caveats=(
+            *lost,
+            "An erasure that costs nothing does not show that the label is not used: it may be read elsewhere, or in "
+            "few tokens. Random subspaces carry less variance than a label's own, which makes them a weak control.",
+            *section.caveats,
+        ),
+    )
+
+
+def _remarked(finding: Finding, verdicts: Mapping[str, Any]) -> Finding:
+    """The accuracy that the index shows, with its label's verdict."""
+    return replace(finding, remark=verdicts[finding.name]["verdict"]) if finding.shown else finding
+
+
+def _others(sweeps: Mapping[str, SweepResult]) -> str:
+    """The labels that the summary has no room for."""
+    rest = list(sweeps)[MAX_LABELS:]
+    return f" Probed as well: {', '.join(rest)}." if rest else ""
 
 
 def _is_asked(study: Study) -> bool:
@@ -161,6 +193,7 @@ def _plate(name: str, result: SweepResult) -> Plate:
     )
     return Plate(
         title=f"Probe accuracy: {name}",
+        anchor=anchor_of(name),
         figure=figure,
         caption=(
             f"{result.n} tokens of {result.n_groups} texts, {len(result.classes)} classes; "
@@ -258,7 +291,8 @@ def _caveats(study: Study) -> tuple[str, ...]:
     )
     return (
         *fallback,
-        "That a label can be read does not show that the model uses it; nothing was edited here.",
+        "That a label can be read does not show that the model uses it"
+        + ("." if study.effort.full else "; nothing was edited here."),
         "The intervals resample test texts; they leave out the spread from training on other texts (see the "
         "figures by seed).",
     )

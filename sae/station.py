@@ -18,6 +18,7 @@ from interp.study.stations import Estimate, Plate, Section, Study, Table
 from sae.config import TrainConfig
 from sae.data import row_source
 from sae.evaluation import Evaluation, evaluate
+from sae.full_form import bearings_of, findings_of, in_full, n_passes, shown_tokens
 from sae.training import Run, train
 
 __all__ = ["STATION", "SaeStation"]
@@ -56,33 +57,43 @@ class SaeStation:
     def estimate(self, study: Study) -> Estimate:
         """The training's matrix products dominate."""
         d = _width(study, middle_site(layer_sites(study)))
-        config = settings(_n_rows(study), d, study.seed)
+        config = settings(min(_most(study), _n_rows(study)), d, study.seed, scale=study.effort.scale)
         flops = _step_cost(config.batch_size, d, config.d_sae) * config.steps
-        passes = 0.0 if study.store is not None else float(len(study.tokens))
+        passes, more = 0.0 if study.store is not None else float(len(study.tokens)), 0.0
+        if study.effort.full:
+            passes += n_passes(study)
+            more = (
+                2 + 4e-4 * shown_tokens(study) + 1e-3 * config.d_sae
+            )  # the feature page: sorting, not products
         memory = 4 * (
             min(N_ROWS, _n_rows(study)) * d * 2 + 8 * d * config.d_sae + 4 * config.batch_size * config.d_sae
         )
-        return Estimate(forward_passes=passes, seconds=2.0 + flops / 1e10, memory_bytes=memory)
+        return Estimate(forward_passes=passes, seconds=1.0 + flops / 2.5e10 + more, memory_bytes=memory)
 
     def run(self, study: Study) -> Section:
         """Split by text, train on most of it, evaluate on the rest."""
         site = middle_site(layer_sites(study))
-        rows = draw(study, [site], n_rows=N_ROWS, seed=study.seed)
+        rows = draw(study, [site], n_rows=_most(study), seed=study.seed)
         learn, held = _split(rows, study.seed)
         x, x_held = rows.acts[site][learn], rows.acts[site][held]
-        config = settings(len(x), x.shape[1], study.seed)
+        config = settings(len(x), x.shape[1], study.seed, scale=study.effort.scale)
         run = train(x, config, study.out / _folder(x, config), resume=True, progress=study.progress)
         groups = rows.doc[held] if len(rows.doc[held].unique()) > 1 else None
         found = evaluate(run.coder, x_held, reference=x, groups=groups, seed=study.seed)
-        return Section(
+        section = Section(
             name=self.name,
             title=self.title,
             summary=_summary(site, run, found, len(x)),
             plates=_plates(site, run, found),
             tables=(_top_tokens(study, run, rows.at(held), x_held),),
             numbers=_numbers(site, run, found, len(x)),
-            caveats=_caveats(run),
+            caveats=_caveats(run, through=study.effort.full),
+            findings=findings_of(site, found),
+            bearings=bearings_of(run.coder, site, found.density),
         )
+        if not study.effort.full:
+            return section
+        return in_full(section, study, run.coder, site, rows.doc[held].unique())
 
 
 STATION = SaeStation()
@@ -102,12 +113,16 @@ def _width(study: Study, site: Site) -> int:
     return value[0].numel() if value.ndim < 3 else value[0, 0].numel()
 
 
-def settings(n_rows: int, d: int, seed: int) -> TrainConfig:
+def _most(study: Study) -> int:
+    return study.effort.of(N_ROWS, least=4096)
+
+
+def settings(n_rows: int, d: int, seed: int, *, scale: float = 1.0) -> TrainConfig:
     """A dictionary that fits the data and the budget: up to 8 d latents, d / 8 of them a row (4 to 32)."""
     d_sae = max(16, min(8 * d, 2048, n_rows // 8))
     k = min(d_sae, max(4, min(32, d // 8)))
     batch = max(32, min(512, n_rows // 4))
-    steps = min(int(BUDGET / _step_cost(batch, d, d_sae)), MAX_PASSES * n_rows // batch, 1500)
+    steps = min(int(scale * BUDGET / _step_cost(batch, d, d_sae)), MAX_PASSES * n_rows // batch, 1500)
     return TrainConfig(
         d_sae=d_sae, k=k, steps=max(200, steps), batch_size=batch, seed=seed, checkpoint_every=500
     )
@@ -255,13 +270,19 @@ def _finite(value: object) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _caveats(run: Run) -> tuple[str, ...]:
+def _caveats(run: Run, *, through: bool) -> tuple[str, ...]:
     small = run.config.steps * run.config.batch_size
     return (
         f"A small dictionary, trained for {run.config.steps} steps ({small} rows, repeats included): enough to "
         "see that it works, not to study single features.",
-        "Explained variance is not faithfulness: nothing here says what the model's output would be if it saw "
-        "the reconstruction.",
+        *(
+            ()
+            if through
+            else (
+                "Explained variance is not faithfulness: nothing here says what the model's output would be if it saw "
+                "the reconstruction.",
+            )
+        ),
         "That a latent's strongest tokens look alike does not show what it means; weaker firings, most of "
         "them, are not shown.",
     )

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from interp.commands.invocation import Call, enroll, require_file, require_place
 from interp.commands.options import (
+    NETWORKS,
     AsJson,
     Backend,
     Device,
     DryRun,
-    MaxTokens,
-    Model,
     Resume,
     Seed,
     Texts,
     Window,
+    choices,
 )
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.study.analysis import Analysis
     from interp.study.planning import Plan
+
+
+Preset = Literal["quick", "standard", "deep"]
+_PRESET = "quick: a first look; standard; deep: every station's full form, with pages of their own."
+_MODEL = "A folder, a hub name, an embedded network such as mini or group:C59, or a function in a file (net.py:make)."
+_TOKENS = "Tokens to read, at most."
 
 
 def register(app: typer.Typer) -> None:
@@ -34,13 +40,16 @@ def register(app: typer.Typer) -> None:
 
 def analyze(  # noqa: PLR0913 - a command's options
     call: Call,
-    model: Model = "mini",
+    model: Annotated[str, typer.Argument(help=_MODEL, autocompletion=choices(*NETWORKS))] = "mini",
     texts: Texts = None,
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
+    preset: Annotated[Preset, typer.Option(help=_PRESET)] = "standard",
     seed: Seed = 0,
     device: Device = "auto",
     backend: Backend = "auto",
-    max_tokens: MaxTokens = 32768,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help=_TOKENS, show_default="32768; quick: 6554")
+    ] = None,
     window: Window = None,
     stations: Annotated[
         str | None, typer.Option(help="Which to visit, with commas.", show_default="all")
@@ -52,11 +61,17 @@ def analyze(  # noqa: PLR0913 - a command's options
     """Study a model from end to end and write one report (HTML and JSON).
 
     Captures the residual stream of every layer, compares the layers, probes them, trains a small sparse autoencoder,
-    and maps the effect of every head. Prints the path of the report. Exit code 1 if a station failed, 130 after Ctrl-C.
+    and maps the effect of every head; with --preset deep each of these takes its full form. Before each step it says
+    on standard error about how long it will take. Prints the path of the report. Exit code 1 if a station failed, 130
+    after Ctrl-C.
 
     Examples:
 
         interp analyze --out report
+
+        interp analyze mini --preset deep --out deep
+
+        interp analyze net.py:make --out net
 
         interp analyze path/to/model --texts stories.jsonl --out report --dry-run
     """
@@ -67,12 +82,20 @@ def analyze(  # noqa: PLR0913 - a command's options
     from interp.cli import raise_if_interrupted
     from interp.study.analysis import run
     from interp.study.job import prepare
+    from interp.study.sourcefile import is_source, made_by
 
     require_file(texts)
     require_place(out)  # before the minutes of work, not after
     _check_device(device)
-    loaded = load(model, backend=backend, device=device)
-    job = prepare(loaded, texts=texts, seed=seed, stations=names, max_tokens=max_tokens, seq_len=window)
+    own: dict[str, Any] = {}
+    if is_source(model):
+        made = made_by(model)
+        own = {"inputs": made.inputs, "labels": made.labels}
+        loaded = made.model if made.inputs is not None else load(made.model, backend=backend)
+    else:
+        loaded = load(model, backend=backend, device=device)
+    options = {"seed": seed, "stations": names, "max_tokens": max_tokens, "seq_len": window, "preset": preset}
+    job = prepare(loaded, texts=texts, **own, **options)
     if dry_run:
         from interp.study.planning import plan
 
@@ -125,6 +148,7 @@ def _say_plan(plan: Plan, *, as_json: bool) -> None:
         typer.echo(json.dumps({**asdict(plan), **total}, indent=2))
         return
     typer.echo(f"{plan.model} on {plan.source}: {plan.n_sequences} sequences, {plan.n_tokens} tokens")
+    typer.echo(f"preset {plan.preset}")
     for note in plan.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"{'step':<32}{'passes':>10}{'time':>10}{'memory':>10}{'disk':>10}")

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from interp.metrics.profile_section import profiled_tokens, with_profile
 from interp.metrics.similarity import cka, cka_matrix
 from interp.metrics.spectral import entropy_rank, participation
 from interp.metrics.spectrum import spectrum_of
 from interp.results import Result
 from interp.sites import Site
+from interp.study.findings import Finding
 from interp.study.sampling import Rows, draw, layer_sites, residual_sites
 from interp.study.stations import Estimate, Plate, Section, Study, Table
 
 __all__ = ["STATION", "GeometryStation"]
 
 N_ROWS = 4096
+LEAST_ROWS = 1024
 LEAST = 32
 """Rows below which no interval is worth drawing."""
 
@@ -47,24 +50,31 @@ class GeometryStation:
         """Products of n x d x d for every pair of sites, and a few eigenvalue problems a site."""
         n_sites = len(residual_sites(layer_sites(study)))
         d = study.model.d_model or 256
-        n = min(N_ROWS, int(study.tokens.mask.sum()))
-        flops = n_sites**2 * n * d**2 + 30 * n_sites * d**3
-        passes = 0.0 if study.store is not None else float(len(study.tokens))
+        n = min(study.effort.of(N_ROWS, least=LEAST_ROWS), int(study.tokens.mask.sum()))
+        flops = n_sites**2 * n * d**2 + 30 * 11 * n_sites * d**3
+        passes, seconds = 0.0, 0.5 + flops / 1e10
+        if study.store is None:
+            passes += len(study.tokens)
+        if study.effort.full:
+            whole = profiled_tokens(study)
+            passes += 4 * len(whole)
+            # parts of the moments: products of all tokens, and as many eigenvalue problems as the ranks have
+            seconds += 1.5 + 2 * n_sites * (int(whole.mask.sum()) * d**2 + 60 * d**3) / 1e10
         return Estimate(
-            forward_passes=passes, seconds=1.0 + flops / 4e9, memory_bytes=8 * n_sites * n * d + 20 * 8 * d**2
+            forward_passes=passes, seconds=seconds, memory_bytes=8 * n_sites * n * d + 20 * 8 * d**2
         )
 
     def run(self, study: Study) -> Section:
         """Draw rows, compare the sites, measure their spectra."""
         sites = residual_sites(layer_sites(study))
-        rows = draw(study, sites, n_rows=N_ROWS, seed=study.seed)
+        rows = draw(study, sites, n_rows=study.effort.of(N_ROWS, least=LEAST_ROWS), seed=study.seed)
         sites = [site for site in sites if rows.acts[site].shape[1] > 1]
         groups = rows.doc if len(rows.doc.unique()) > 1 else None
         similarity = cka_matrix({site: rows.acts[site] for site in sites}, groups=groups)
         unrelated = _shuffled_cka(rows, sites, study.seed)
         ranks = _ranks(rows, sites, groups)
         scrambled = _ranks(_scrambled(rows, study.seed), sites, groups)["effective rank"]
-        return Section(
+        section = Section(
             name=self.name,
             title=self.title,
             summary=_summary(similarity, ranks["effective rank"]),
@@ -72,7 +82,9 @@ class GeometryStation:
             tables=(_table(similarity.ticks[0], ranks, scrambled),),
             numbers=_numbers(similarity, unrelated, ranks, scrambled),
             caveats=_caveats(rows, ranks),
+            findings=_findings(similarity, ranks),
         )
+        return with_profile(section, study, sites) if study.effort.full else section
 
 
 STATION = GeometryStation()
@@ -165,6 +177,7 @@ def _plates(
     return (
         Plate(
             title="Similarity of all pairs of sites",
+            anchor="cka",
             figure=matrix,
             caption=(
                 f"Debiased linear CKA over {n} tokens; hover for the standard error (jackknife over groups of "
@@ -175,6 +188,7 @@ def _plates(
         ),
         Plate(
             title="Dimensions in use",
+            anchor="ranks",
             figure=profile,
             caption=(
                 f"Covariance spectrum of {n} centred tokens a site; band: 95% interval (jackknife over groups "
@@ -183,6 +197,43 @@ def _plates(
             ),
         ),
     )
+
+
+def _findings(similarity: Result, ranks: dict[str, list[Result]]) -> tuple[Finding, ...]:
+    """The rank of every site, and its likeness to the one before."""
+    names, value, stderr = similarity.ticks[0], np.asarray(similarity.value), np.asarray(similarity.stderr)
+    found = [
+        Finding(
+            kind="geometry",
+            name="",
+            site=site,
+            measure=name,
+            value=_json(r.value),
+            n=r.n,
+            href="#ranks",
+            low=None if r.interval is None else _json(r.interval[0]),
+            high=None if r.interval is None else _json(r.interval[1]),
+            shown=name == "effective rank",
+        )  # fmt: skip
+        for name, results in ranks.items()
+        for site, r in zip(names, results, strict=True)
+    ]
+    for i in range(1, len(names)):
+        at, half = value[i - 1, i], 1.96 * stderr[i - 1, i]
+        found.append(
+            Finding(
+                kind="geometry",
+                name="",
+                site=names[i],
+                measure="CKA with the site before",
+                value=_json(at),
+                low=_json(at - half),
+                high=_json(at + half),
+                n=similarity.n,
+                href="#cka",
+            )  # fmt: skip
+        )
+    return tuple(found)
 
 
 def _series(name: str, results: Sequence[Result]) -> object:

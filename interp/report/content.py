@@ -1,8 +1,9 @@
 """What a report holds, as plain JSON-able values: the page is drawn from nothing else.
 
 A report is a dict: ``schema``, ``title``, ``subtitle``, ``created``, ``facts`` (label, value), ``warnings``, ``notes``,
-``sections``, ``provenance``. A section is what :func:`outcome` returns: ``name``, ``title``, ``status``, ``reason``,
-``summary``, ``seconds``, ``plates``, ``tables``, ``numbers``, ``caveats``. Numbers that JSON cannot hold (nan,
+``index``, ``sections``, ``provenance``. A section is what :func:`outcome` returns: ``name``, ``title``, ``status``,
+``reason``, ``summary``, ``seconds``, ``expected``, ``plates``, ``tables``, ``numbers``, ``caveats``, ``leaves``,
+``findings``. Numbers that JSON cannot hold (nan,
 infinities) become None. Read next: ``page.py``.
 """
 
@@ -13,6 +14,7 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,13 +111,19 @@ def outcome(
     section: Section | None = None,
     reason: str = "",
     seconds: float | None = None,
+    expected: float | None = None,
+    folder: str | Path | None = None,
 ) -> dict[str, Any]:
     """One section of a report: what a station found, or why there is nothing to show.
+
+    ``expected`` are the seconds that were foretold; ``folder`` is the report's own, to which links to pages beside it
+    are relative.
 
     Raises
     ------
     InputError
-        The status is unknown, or a status other than "done" comes without its reason.
+        The status is unknown, or a status other than "done" comes without its reason; a page lies outside the
+        report's folder; an anchor is not plain.
     """
     if status not in STATUSES:
         raise InputError(f"unknown status {status!r}; expected one of {', '.join(STATUSES)}")
@@ -130,7 +138,12 @@ def outcome(
         "summary": found.summary,
         "seconds": seconds,
         "plates": [
-            {"title": plate.title, "caption": plate.caption, "figure": figure_json(plate.figure)}
+            {
+                "title": plate.title,
+                "caption": plate.caption,
+                "figure": figure_json(plate.figure),
+                "anchor": _anchor(plate.anchor),
+            }
             for plate in found.plates
         ],
         "tables": [
@@ -139,12 +152,35 @@ def outcome(
                 "columns": list(table.columns),
                 "rows": plain(table.rows),
                 "caption": table.caption,
+                "anchor": _anchor(table.anchor),
             }
             for table in found.tables
         ],
         "numbers": plain(found.numbers),
         "caveats": list(found.caveats),
+        "expected": expected,
+        "leaves": [
+            {"title": leaf.title, "href": _beside(leaf.path, folder), "caption": leaf.caption}
+            for leaf in found.leaves
+        ],
+        "findings": [{**plain(asdict(finding)), "clear": finding.clear} for finding in found.findings],
     }
+
+
+def _anchor(name: str) -> str:
+    if name and not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise InputError(f"an anchor is made of letters, digits, - and _, got {name!r}")
+    return name
+
+
+def _beside(path: Path, folder: str | Path | None) -> str:
+    """The link from the report's page to a page in its folder."""
+    if folder is None:
+        return path.name
+    home, there = Path(folder).resolve(), Path(path).resolve()
+    if not there.is_relative_to(home):
+        raise InputError(f"{path} lies outside the report's folder {folder}: a link to it would break")
+    return there.relative_to(home).as_posix()
 
 
 def report(
@@ -156,8 +192,12 @@ def report(
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
+    index: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A whole report. ``facts`` are shown at the top, ``warnings`` and ``notes`` stand before the findings."""
+    """A whole report. ``facts`` are shown at the top, ``warnings`` and ``notes`` stand before the findings.
+
+    ``index`` is the table over the layers that links the sections (:func:`interp.study.joining.joined`).
+    """
     return {
         "schema": SCHEMA,
         "title": title,
@@ -166,6 +206,7 @@ def report(
         "facts": [[label, plain(value)] for label, value in facts],
         "warnings": list(warnings),
         "notes": list(notes),
+        "index": plain(index),
         "sections": [dict(section) for section in sections],
         "provenance": plain({} if provenance is None else provenance),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from interp.plots.bundle import plotly_bundle
 from interp.report.content import SCHEMA, STATUSES
 from interp.runs.files import write_bytes_atomic
 
-__all__ = ["read", "render", "write"]
+__all__ = ["framed", "read", "render", "write"]
 
 MAX_BYTES = 512 * 2**20
 """The largest report.json that :func:`read` opens."""
@@ -57,6 +58,24 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
+_INNER = re.compile(r"#[\w=.-]+|[\w./-]+(#[\w=.-]+)?", re.ASCII)
+
+
+def _href(link: str) -> str:
+    """A link on this page or to a page beside it; anything else, such as an address with a scheme, is dropped."""
+    return link if _INNER.fullmatch(link) and not link.startswith("/") and ".." not in link else ""
+
+
+def _whole(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report with what reports of earlier versions lack."""
+    new = {"leaves": (), "expected": None, "findings": ()}
+    sections = [
+        {**new, **section, **{k: [{"anchor": "", **one} for one in section[k]] for k in ("plates", "tables")}}
+        for section in report["sections"]
+    ]
+    return {"index": None, **report, "sections": sections}
+
+
 def render(report: Mapping[str, Any], *, twin: str = "") -> str:
     """The page of a report. ``twin`` is the name of the JSON file beside it, if there is one.
 
@@ -67,6 +86,7 @@ def render(report: Mapping[str, Any], *, twin: str = "") -> str:
     """
     if report.get("schema") != SCHEMA:
         raise InputError(f"expected a report of schema {SCHEMA!r}, got {report.get('schema')!r}")
+    report = _whole(report)
     bundle = plotly_bundle() if any(section["plates"] for section in report["sections"]) else None
     return document.render(
         "interp.report",
@@ -74,7 +94,7 @@ def render(report: Mapping[str, Any], *, twin: str = "") -> str:
         styles=("style.css",),
         scripts=("report.js",),
         allowed=[bundle.csp_hash] if bundle else [],
-        filters={"number": _number, "exact": _exact, "duration": _duration},
+        filters={"number": _number, "exact": _exact, "duration": _duration, "href": _href},
         report=report,
         statuses=STATUSES,
         bundle=bundle,
@@ -95,6 +115,11 @@ def write(
     write_bytes_atomic(twin, text.encode("utf-8", errors="backslashreplace") + b"\n")
     document.write(html, render(report, twin=twin.name))
     return html, twin
+
+
+def framed(html: Path, *, height: int = 900) -> str:
+    """A written page shut into a frame of a notebook: it can reach neither the notebook nor the network."""
+    return document.frame(html.read_text("utf-8"), height=height, title=html.stem)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,24 +7,30 @@ to one station never stops the next, and every state that can be left behind is 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InterpError, StoreError
+from interp.errors import InterpError
 from interp.report.content import outcome, report
 from interp.report.page import write
-from interp.runs.files import ensure_folder, read_json, write_json_atomic
+from interp.runs.files import ensure_folder
 from interp.runs.progress import EventLog
 from interp.runs.provenance import provenance
-from interp.study.job import MAX_TOKENS, Job, facts, performance, prepare, tokenizer_hash
+from interp.study.effort import STANDARD, Effort
+from interp.study.findings import Bearings
+from interp.study.job import Job, facts, performance, prepare, tokenizer_hash
+from interp.study.joining import joined
+from interp.study.keeping import file_name, keep, kept
+from interp.study.outcomes import Analysis
+from interp.study.pacing import pace, stated
 from interp.study.stations import Station, Study
 
 __all__ = ["Analysis", "analyze", "run"]
@@ -32,35 +38,19 @@ __all__ = ["Analysis", "analyze", "run"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Analysis:
-    """What the main job leaves behind."""
-
-    html: Path
-    json: Path
-    sections: tuple[Mapping[str, Any], ...]
-    interrupted: bool = False
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the stations that failed."""
-        return tuple(section["name"] for section in self.sections if section["status"] == "failed")
-
-    def __repr__(self) -> str:
-        states = ", ".join(f"{section['name']} {section['status']}" for section in self.sections)
-        return f"Analysis({str(self.html)!r}: {states})"
-
-
-def analyze(
+def analyze(  # noqa: PLR0913 - the front door: what is studied, on what, how deeply, and where to
     model: Any,
-    *,
-    out: str | Path,
     texts: Any = None,
+    *,
+    out: str | Path | None = None,
     tokens: Any = None,
+    inputs: Any = None,
+    labels: Mapping[str, Any] | None = None,
     seed: int = 0,
     stations: Sequence[str] | None = None,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
     seq_len: int | None = None,
+    preset: str | Effort = STANDARD,
     resume: bool = False,
     progress: bool | None = None,
     command: str | Sequence[str] | None = None,
@@ -71,17 +61,25 @@ def analyze(
     ----------
     model
         A model of the toolkit, or anything ``interp.load`` takes.
-    out
-        The folder to write into; it is made if missing.
     texts, tokens
         What to study the model on: a file or an iterable of texts, or token ids. Without either, an embedded
         network gets its own inputs, and any other model random token ids, which the report says loudly.
+    out
+        The folder to write into; it is made if missing. None: a new temporary folder (``.folder`` says where;
+        :meth:`Analysis.save` copies the report out of it).
+    inputs
+        [sample, feature ...] for a network that reads numbers instead of tokens: a row is what a text is to the others.
+    labels
+        Name -> whole numbers for the probes: [batch, pos] beside ``tokens``, [sample] beside ``inputs``; negative where
+        there is none.
     seed
         For everything that is drawn.
     stations
         Names of the stations to visit; all by default.
     max_tokens, seq_len
         How many tokens to study, and how many a window holds (by default 512 or the model's context).
+    preset
+        ``"quick"``, ``"standard"``, ``"deep"`` (every station's full form), or an :class:`interp.study.effort.Effort`.
     resume
         Take over what an earlier run into ``out`` finished, if model, tokens, seed and versions are the same.
     progress
@@ -104,15 +102,20 @@ def analyze(
     -----
     Cost: one forward pass over all tokens, and what the stations say (:func:`interp.study.planning.plan`).
     """
+    if out is None:
+        out = tempfile.mkdtemp(prefix="interp-study-")
     ensure_folder(out)  # before the minutes of work, not after
     job = prepare(
         model,
         texts=texts,
         tokens=tokens,
+        inputs=inputs,
+        labels=labels,
         seed=seed,
         stations=stations,
         max_tokens=max_tokens,
         seq_len=seq_len,
+        preset=preset,
     )
     return run(job, out, resume=resume, progress=progress, command=command)
 
@@ -144,6 +147,9 @@ class _Run:
             for one in job.stations
         }
         self.performance = performance(job)
+        self.pace = pace(job.model, job.material.tokens)
+        self.bearings: dict[str, tuple[Bearings, ...]] = {}
+        self.store: Any = None
 
     def go(self) -> Analysis:
         job = self.job
@@ -153,8 +159,8 @@ class _Run:
         interrupted = False
         station = None
         try:
-            store = self._harvest()
-            study = job.study(self.folder, store=store, progress=self._bars())
+            self.store = self._harvest()
+            study = job.study(self.folder, store=self.store, progress=self._bars())
             for station in job.stations:
                 self.sections[station.name] = self._visit(station, study)
                 self._write()
@@ -181,55 +187,54 @@ class _Run:
             shutil.rmtree(place, ignore_errors=True)  # begun anew: also what an older version left there
         began = time.monotonic()
         store = harvest(
-            self.job.model, tokens, self.job.sites, place, context=tokens.ids.shape[1], progress=self._bars()
+            self.job.model,
+            tokens,
+            self.job.sites,
+            place,
+            context=max(2, tokens.ids.shape[1]),
+            progress=self._bars(),
         )
         self.log.write("harvested", rows=store.n_rows, wall_seconds=round(time.monotonic() - began, 2))
         return store
 
     def _visit(self, station: Station, study: Study) -> dict[str, Any]:
-        path = self.kept / f"{_file_name(station.name)}.json"
-        found = self._kept_section(path) if self.resume else None
-        if found is not None:
-            logger.info("%s: taken over from the earlier run", station.title)
-            self.log.write("resumed", station=station.name)
+        name, title = station.name, station.title
+        path = self.kept / f"{file_name(name)}.json"
+        earlier = kept(path, self.key) if self.resume else None
+        if earlier is not None:
+            found, self.bearings[name] = earlier
+            logger.info("%s: taken over from the earlier run", title)
+            self.log.write("resumed", station=name)
             return found
-        logger.info("%s ...", station.title)
-        self.log.write("station", station=station.name)
-        began = time.monotonic()
         study = replace(study, out=ensure_folder(self.folder / "stations" / path.stem))
+        cost, why_not = stated(station, study)
+        expected = None if why_not else round(self.pace.seconds(cost), 2)
+        logger.info("%s: %s", title, why_not or f"about {_time(expected)}")
+        self.log.write("station", station=name, expected_seconds=expected)
+        began = time.monotonic()
         try:
             why_not = station.applies(study)
             if why_not is None:
                 section = station.run(study)
                 seconds = round(time.monotonic() - began, 2)
-                found = outcome(station.name, station.title, section=section, seconds=seconds)
+                found = outcome(
+                    name, title, section=section, seconds=seconds, expected=expected, folder=self.folder
+                )
+                self.bearings[name] = section.bearings
+                logger.info("%s: %s", title, _time(seconds))
             else:
-                found = outcome(station.name, station.title, status="skipped", reason=why_not)
+                found = outcome(name, title, status="skipped", reason=why_not)
         except Exception as error:  # noqa: BLE001  (whatever a station raises, the others go on and the page says so)
             reason = str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
-            logger.error("%s failed: %s", station.title, reason)
-            self.log.write("failed", station=station.name, reason=reason, traceback=traceback.format_exc())
-            return outcome(
-                station.name, station.title, status="failed", reason=reason or type(error).__name__
-            )
-        self.log.write(
-            "finished", station=station.name, status=found["status"], wall_seconds=found["seconds"]
-        )
-        write_json_atomic(path, {"key": self.key, "section": found})
+            logger.error("%s failed: %s", title, reason)
+            self.log.write("failed", station=name, reason=reason, traceback=traceback.format_exc())
+            return outcome(name, title, status="failed", reason=reason or type(error).__name__)
+        self.log.write("finished", station=name, status=found["status"], wall_seconds=found["seconds"])
+        keep(path, self.key, found, self.bearings.get(name, ()))
         return found
 
-    def _kept_section(self, path: Path) -> dict[str, Any] | None:
-        """A section that an earlier run finished on the same model, tokens, seed and versions."""
-        if not path.is_file():
-            return None
-        try:
-            record = read_json(path)
-        except StoreError as error:
-            logger.warning("%s; it is computed anew", error)
-            return None
-        if isinstance(record, dict) and record.get("key") == self.key:
-            return record["section"]
-        return None
+    def _all_bearings(self) -> list[Bearings]:
+        return [one for name in self.sections for one in self.bearings.get(name, ())]
 
     def _stopped(self, station: Station | None) -> None:
         names = list(self.sections)
@@ -259,6 +264,8 @@ class _Run:
             config_sha256=self.key,
             sites=[str(site) for site in job.sites],
             wall_seconds=round(time.monotonic() - self.started, 1),
+            preset=asdict(job.effort),
+            tokens_sha256=job.tokens_hash(),
         )
         first = ("command", "source", "texts_sha256", "seed", "wall_seconds", "model")
         page = report(
@@ -268,12 +275,16 @@ class _Run:
             warnings=warnings,
             notes=material.notes if material.natural else (),
             sections=list(self.sections.values()),
+            index=joined(
+                list(self.sections.values()), self._all_bearings(), job.sites, store=self.store, seed=job.seed
+            ),
             provenance={name: record[name] for name in (*first, *(n for n in record if n not in first))},
         )
         return write(page, self.folder)
 
 
-def _file_name(name: str) -> str:
-    """A station's name as a file's: itself if it is plain, else a hash of it."""
-    plain = len(name) <= 64 and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
-    return name if plain and name else hashlib.sha256(name.encode()).hexdigest()[:16]
+def _time(seconds: float | None) -> str:
+    """For a line that is read once: two digits will do."""
+    if seconds is None:
+        return "unknown time"
+    return f"{seconds:.2g} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from interp.errors import InputError, InterpError
 from interp.runs.files import json_bytes
 from interp.runs.provenance import provenance
+from interp.study.effort import STANDARD, Effort, effort_of
+from interp.study.feeding import labels_of, model_of_rows, tokens_of_rows
 from interp.study.material import Material, gather
 from interp.study.stations import Station, Study, select
 
@@ -35,12 +37,15 @@ class Job:
     stations: tuple[Station, ...]
     sites: tuple[Any, ...]
     seed: int
+    effort: Effort = STANDARD
+    name: str = ""
+    """The embedded network's, if it is one."""
 
     def study(self, out: Path, *, store: Any = None, progress: bool = False) -> Study:
         """What the stations are given."""
         return Study(
             model=self.model, tokens=self.material.tokens, labels=self.material.labels, task=self.material.task,
-            store=store, seed=self.seed, out=out, progress=progress,
+            store=store, seed=self.seed, out=out, progress=progress, effort=self.effort, name=self.name,
         )  # fmt: skip
 
     def tokens_hash(self) -> str:
@@ -51,11 +56,20 @@ class Job:
             digest.update(part.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def labels_hash(self) -> str:
+        """SHA-256 of the labels and their names."""
+        digest = hashlib.sha256()
+        for name, grid in self.material.labels.items():
+            digest.update(name.encode() + grid.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def key(self) -> str:
         """A hash of all that decides the numbers; results of an earlier run are taken over only if it is equal."""
         decided = {
-            "model": self.model.describe(), "tokens": self.tokens_hash(), "seed": self.seed,
+            "model": self.model.describe(), "tokens": self.tokens_hash(), "material": self.material.sha256,
+            "labels": self.labels_hash(), "seed": self.seed,
             "sites": [str(site) for site in self.sites], "versions": provenance()["versions"],
+            "effort": asdict(self.effort),
         }  # fmt: skip
         return hashlib.sha256(json_bytes(decided)).hexdigest()
 
@@ -65,36 +79,52 @@ def prepare(
     *,
     texts: Any = None,
     tokens: Any = None,
+    inputs: Any = None,
+    labels: Mapping[str, Any] | None = None,
     seed: int = 0,
     stations: Sequence[str] | None = None,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
     seq_len: int | None = None,
+    preset: str | Effort = STANDARD,
 ) -> Job:
     """Load the model, find its material, its layer sites and the stations; see ``analysis.analyze``."""
     if seed < 0:
         raise InputError(f"seed = {seed}; the generators take 0 and more")
-    chosen = select(stations)
+    effort, chosen = effort_of(preset), select(stations)
     embedded = None
     from interp.toys.collection import embedded as shipped
     from interp.toys.collection import names
 
     name = model if isinstance(model, str) else getattr(model, "name", None)
-    if name in names():
+    if name in names() and inputs is None:
         embedded = shipped(name)
+    most = effort.of(MAX_TOKENS) if max_tokens is None else max_tokens
+    if inputs is not None:
+        if texts is not None or tokens is not None:
+            raise InputError("give inputs, texts or tokens: one of them")
+        model = model_of_rows(model, inputs)
+        tokens = tokens_of_rows(len(inputs), most=most, seed=seed)
     if not hasattr(model, "capture"):
         from interp import load
 
         model = load(model)
     material = gather(
-        model,
-        texts=texts,
-        tokens=tokens,
-        embedded=embedded,
-        seed=seed,
-        max_tokens=max_tokens,
-        seq_len=seq_len,
+        model, texts=texts, tokens=tokens, embedded=embedded, seed=seed, max_tokens=most, seq_len=seq_len
     )
-    return Job(model=model, material=material, stations=chosen, sites=layer_sites(model), seed=seed)
+    if inputs is not None:
+        material = replace(material, source=f"{len(tokens)} given inputs", sha256=_rows_hash(inputs))
+    if labels:
+        own = labels_of(labels, material.tokens, by_row=inputs is not None)
+        material = replace(material, labels={**own, **material.labels})
+    return Job(
+        model=model, material=material, stations=chosen, sites=layer_sites(model), seed=seed, effort=effort,
+        name="" if embedded is None else embedded.name,
+    )  # fmt: skip
+
+
+def _rows_hash(inputs: Any) -> str:
+    rows = torch.as_tensor(inputs).detach().cpu().contiguous()
+    return hashlib.sha256(str(list(rows.shape)).encode() + rows.numpy().tobytes()).hexdigest()
 
 
 def layer_sites(model: Any) -> tuple[Any, ...]:
@@ -134,7 +164,8 @@ def facts(job: Job) -> list[tuple[str, Any]]:
     found = [
         ("Layers", model.n_layers or None), ("Width", model.d_model), ("Heads", model.n_heads),
         ("Vocabulary", model.d_vocab), ("Parameters", model.describe().get("n_params")), ("Backend", model.backend),
-        ("Sequences", len(job.material.tokens)), ("Tokens", int(job.material.tokens.mask.sum())), ("Seed", job.seed),
+        ("Sequences", len(job.material.tokens)), ("Tokens", int(job.material.tokens.mask.sum())),
+        ("Preset", job.effort.name), ("Seed", job.seed),
     ]  # fmt: skip
     return [(label, value) for label, value in found if value is not None]
 

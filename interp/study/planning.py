@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from interp.study.job import Job
-from interp.study.stations import Estimate
+from interp.study.pacing import TRIAL, Pace, pace, stated
+from interp.study.stations import Station, Study
 
 __all__ = ["Plan", "Step", "plan"]
 
-TRIAL = 8
-"""Sequences run to learn the model's speed."""
+WRITING = 5e7
+"""Bytes a second that are hashed and written with their fsync, roughly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +35,7 @@ class Plan:
     """All steps, and what they stand on."""
 
     model: str
+    preset: str
     source: str
     n_sequences: int
     n_tokens: int
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """The whole job's wall time, roughly: the stations' own figures, measured on the model at hand."""
+        """The whole job's wall time, roughly: the stations' stated costs at the speeds measured here."""
         return sum(step.seconds for step in self.steps)
 
     @property
@@ -61,15 +61,10 @@ class Plan:
 
 
 def plan(job: Job, out: str | Path) -> Plan:
-    """What ``job`` would cost; nothing is written. Cost: three forward passes over at most 8 sequences."""
+    """What ``job`` would cost; nothing is written. Cost: that of :func:`interp.study.pacing.pace`."""
     tokens = job.material.tokens
+    speed = pace(job.model, tokens)
     trial = tokens[: min(TRIAL, len(tokens))]
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        job.model.logits(trial)
-        times.append(time.perf_counter() - began)
-    per_sequence = min(times) / len(trial)
     n_tokens = int(tokens.mask.sum())
     width = sum(job.model.width(site) for site in job.sites)
     study = job.study(Path(out))
@@ -77,34 +72,31 @@ def plan(job: Job, out: str | Path) -> Plan:
         name="capture",
         title=f"Capture of {len(job.sites)} sites",
         forward_passes=len(tokens),
-        seconds=1.2 * len(tokens) * per_sequence,
+        seconds=1.2 * len(tokens) * speed.per_sequence + 4 * width * n_tokens / WRITING,
         memory_bytes=4 * width * trial.ids.numel(),
         disk_bytes=4 * width * n_tokens,
     )
-    steps = [capture, *(_step(station, study, per_sequence) for station in job.stations)]
+    steps = [capture, *(_step(station, study, speed) for station in job.stations)]
     return Plan(
         model=job.model.name,
+        preset=job.effort.name,
         source=job.material.source,
         n_sequences=len(tokens),
         n_tokens=n_tokens,
-        seconds_per_sequence=per_sequence,
+        seconds_per_sequence=speed.per_sequence,
         model_bytes=sum(p.numel() * p.element_size() for p in job.model.module.parameters()),
         steps=tuple(steps),
         notes=job.material.notes,
     )
 
 
-def _step(station: Any, study: Any, per_sequence: float) -> Step:
-    try:
-        reason = station.applies(study) or ""
-        cost = Estimate() if reason else station.estimate(study)
-    except Exception as error:  # noqa: BLE001  (an estimate that fails must not stop the others)
-        reason, cost = f"no estimate: {type(error).__name__}: {error}", Estimate()
+def _step(station: Station, study: Study, speed: Pace) -> Step:
+    cost, reason = stated(station, study)
     return Step(
         name=station.name,
         title=station.title,
         forward_passes=cost.forward_passes,
-        seconds=cost.seconds or cost.forward_passes * per_sequence,
+        seconds=speed.seconds(cost),
         memory_bytes=cost.memory_bytes,
         reason=reason,
     )

@@ -17,11 +17,14 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from interp.errors import InputError, nearest
+from interp.study.effort import STANDARD, Effort
+from interp.study.findings import Bearings, Finding
 
 __all__ = [
     "GROUP",
     "Broken",
     "Estimate",
+    "Leaf",
     "Plate",
     "Section",
     "Station",
@@ -32,6 +35,9 @@ __all__ = [
 ]
 
 GROUP = "interp.stations"
+SPEED = 3e10
+"""Multiplications and additions a second in a matrix product: what stations' seconds are stated for. The job measures
+the machine's own speed and scales by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,6 +58,14 @@ class Study:
     """:class:`interp.tasks.Task` that the model was made to do, or None."""
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Per-token integer labels by name, ``[batch pos]`` each, -100 where a token has none. May be empty."""
+    effort: Effort = STANDARD
+    """How much work it may be."""
+    name: str = ""
+    """What the network is called where it ships with the toolkit (``"group:C59"``), else empty."""
+
+    def link(self, page: str, anchor: str = "") -> str:
+        """The link from the report to a page (and a place on it) that the station writes into its folder."""
+        return f"{self.out.parent.name}/{self.out.name}/{page}{anchor}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,6 +75,8 @@ class Plate:
     title: str
     figure: Any
     caption: str = ""
+    anchor: str = ""
+    """A name by which links on the page find it; plain letters, digits, ``-`` and ``_``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +86,16 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+    caption: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Leaf:
+    """A page of a station's own, in its folder, that the report links to."""
+
+    title: str
+    path: Path
     caption: str = ""
 
 
@@ -87,6 +113,11 @@ class Section:
     """JSON-able; every number with its n, convention and uncertainty beside it."""
     caveats: tuple[str, ...] = ()
     """What this section does not show."""
+    leaves: tuple[Leaf, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """What was found where, for the index over the layers and for comparisons."""
+    bearings: tuple[Bearings, ...] = ()
+    """Vectors that other stations' vectors are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +127,7 @@ class Estimate:
     forward_passes: float = 0.0
     """Forward passes of one sequence each (a backward pass counts as two)."""
     seconds: float = 0.0
+    """Wall time besides the forward passes, on one core of :data:`SPEED`."""
     memory_bytes: int = 0
     """Peak memory above the model's own weights."""
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ import interp
 from circuits import station as module_under_test
 from circuits.contexts import Pairs, make_pairs
 from circuits.effects import PatchResult
+from circuits.full_form import able
 from circuits.station import STATION
 from interp.errors import CheckError
+from interp.metrics.baselines import random_init
+from interp.study.effort import DEEP
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
 from interp.toys import Shape, Transformer, planted
@@ -35,7 +39,7 @@ class Pair(nn.Module):
         return self.out(torch.relu(self.hidden(torch.cat([self.left(ids[:, 0]), self.right(ids[:, 1])], -1))))
 
 
-def study(tmp_path: Path, *, module: nn.Module | None = None, length: int = 7, d_vocab: int = 11) -> Study:
+def study(tmp_path: Path, *, module: Any = None, length: int = 7, d_vocab: int = 11) -> Study:
     if module is None:
         shape = Shape(d_vocab=11, n_ctx=16, n_layers=2, d_model=16, n_heads=4, d_mlp=32)
         module = Transformer(shape, generator=torch.Generator().manual_seed(0))
@@ -120,7 +124,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[PatchResult], Pat
     """The sweep over heads gives what ``change`` makes of it."""
     honest = module_under_test.patch_sweep
 
-    def sweep(*args: object, **options: object) -> object:
+    def sweep(*args: Any, **options: Any) -> object:
         result = honest(*args, **options)
         return change(result) if options.get("control") else result
 
@@ -172,7 +176,7 @@ def test_a_ladder_that_does_not_end_at_the_clean_answer_stops_the_station(
 ) -> None:
     honest = module_under_test.patch_sweep
 
-    def crooked(*args: object, **options: object) -> object:
+    def crooked(*args: Any, **options: Any) -> object:
         result = honest(*args, **options)
         result.patched[-1] += 0.5
         return result
@@ -208,3 +212,60 @@ def test_of_several_right_answers_the_probability_of_any_counts() -> None:
     logits = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0))
     p = logits[:, -1].double().softmax(-1)
     torch.testing.assert_close(pairs.metric(logits), torch.stack([(p[0, 0] + p[0, 3]).log(), p[1, 2].log()]))
+
+
+def test_in_full_a_planted_circuit_is_found_told_on_its_page_and_handed_to_the_index(tmp_path: Path) -> None:
+    circuit = planted("two-hop")
+    task = circuit.task(24, seed=0)
+    (tmp_path / "stations" / "circuit").mkdir(parents=True)
+    given = Study(
+        model=interp.load(circuit.module), tokens=task.clean, task=task, out=tmp_path / "stations" / "circuit",
+        effort=DEEP,
+    )  # fmt: skip
+    section = STATION.run(given)
+    json.dumps(section.numbers, allow_nan=False)
+    found = section.numbers["circuits"]["planted:two-hop"]
+    assert found["faithfulness"] >= 0.9
+    assert found["edges"] < found["of"] / 4
+    assert section.leaves[0].path.is_file()
+    parts = [f for f in section.findings if f.kind == "circuit" and f.site]
+    assert {f.name for f in parts} == set(found["parts"])
+    heads = [f for f in parts if f.name.startswith("a")]
+    anchors = {plate.anchor for plate in section.plates}
+    assert heads
+    assert all(
+        f.href.removeprefix("#") in anchors or f.href == "stations/circuit/circuit.html" for f in heads
+    )
+    assert "faithfulness" in anchors
+    assert all(b.written and b.vectors.shape == (1, given.model.d_model) for b in section.bearings)
+
+
+def test_in_full_a_model_without_any_task_says_why_there_is_no_circuit(tmp_path: Path) -> None:
+    section = STATION.run(replace(study(tmp_path), effort=DEEP))
+    assert not section.leaves
+    assert any("No circuit was looked for: no task" in caveat for caveat in section.caveats)
+    assert "effects" in section.numbers
+
+
+def test_a_task_that_the_model_cannot_do_is_not_asked() -> None:
+    circuit = planted("two-hop")
+    task = circuit.task(24, seed=0)
+    assert able(interp.load(circuit.module), task) == ""
+    untrained = random_init(interp.load(circuit.module), seed=0)
+    assert "not clearly above 0" in able(untrained, task)
+
+
+def test_the_algorithm_of_a_group_network_leads_its_section(tmp_path: Path) -> None:
+    made = interp.toys.embedded("group:S4")
+    sample = made.sample(300)
+    given = Study(
+        model=interp.load("group:S4"), tokens=sample.tokens, labels=sample.labels, task=made.task(64), out=tmp_path,
+        name="group:S4",
+    )  # fmt: skip
+    section = STATION.run(given)
+    assert section.summary.startswith(
+        "group:S4 computes ab in S4 (100.00% of 576 pairs right) with (3,1), (2,2), sign"
+    )
+    key = {f.name for f in section.findings if f.kind == "algorithm" and f.shown and f.name}
+    assert key == {"(3,1)", "(2,2)", "sign"}
+    json.dumps(section.numbers, allow_nan=True)

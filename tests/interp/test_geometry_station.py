@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import interp
 from interp.errors import InputError
 from interp.metrics.station import STATION
+from interp.study.effort import DEEP
 from interp.study.sampling import draw, layer_sites, residual_sites
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
@@ -118,3 +120,28 @@ def test_a_model_of_one_site_and_a_handful_of_tokens_are_declined(tmp_path: Path
     )
     assert "at least two sites" in str(STATION.applies(one))
     assert "too few" in str(STATION.applies(study(tmp_path, n=2, length=4)))
+
+
+def test_in_full_it_adds_the_profile_beside_an_untrained_network_and_the_lens(tmp_path) -> None:
+    section = STATION.run(replace(study(tmp_path), effort=DEEP))
+    json.dumps(section.numbers, allow_nan=False)
+    anchors = {plate.anchor for plate in section.plates}
+    assert {"profile-stable-rank", "profile-curvature", "cka-untrained", "lens"} <= anchors
+    profile = section.numbers["profile"]["effective rank"]
+    rank = [r["value"] for r in section.numbers["rank"]["effective rank"]]
+    assert len(profile["untrained"]) == len(profile["value"]) == len(rank)
+    assert section.numbers["logit_lens"]["kl_nats"][-1] == pytest.approx(0, abs=1e-6)
+    assert {f.measure for f in section.findings} >= {
+        "effective rank",
+        "curvature (profile)",
+        "CKA with the site before",
+    }
+
+
+def test_what_a_model_does_not_allow_in_full_is_a_caveat_with_its_reason(tmp_path) -> None:
+    module = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 11))
+    ids = torch.randint(11, (60, 6), generator=torch.Generator().manual_seed(1))
+    given = Study(model=interp.load(module), tokens=Tokens.full(ids), out=tmp_path, effort=DEEP)
+    section = STATION.run(given)
+    assert any(caveat.startswith("The logit lens was left out:") for caveat in section.caveats)
+    assert "profile" in section.numbers

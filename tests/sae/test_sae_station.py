@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 import interp
+from interp.study.effort import DEEP, QUICK
+from interp.study.findings import STREAM
 from interp.study.sampling import Rows
 from interp.study.stations import Station, Study
 from interp.tokens import Tokens
@@ -80,3 +83,39 @@ def test_too_few_rows_and_too_narrow_sites_are_declined(tmp_path: Path) -> None:
         out=tmp_path,
     )
     assert "2 wide" in str(STATION.applies(narrow))
+
+
+def test_in_full_the_loss_is_measured_latents_answer_the_task_and_the_page_is_linked(tmp_path: Path) -> None:
+    home = tmp_path / "stations" / "sae"
+    home.mkdir(parents=True)
+    given = replace(study(home), effort=DEEP)
+    ids = given.tokens.ids[:40, :6]
+    clean, corrupted = ids.clone(), ids.clone()
+    clean[:, -1], corrupted[:, -1] = 3, 7  # another last token: latents of tokens must differ there
+    pairs = Pairs(clean=Tokens.full(clean), corrupted=Tokens.full(corrupted))
+    section = STATION.run(replace(given, task=pairs))
+    json.dumps(section.numbers, allow_nan=False)
+    assert 0.5 < section.numbers["loss_recovered"]["value"] <= 1.01
+    assert section.leaves[0].path.is_file()
+    latents = [f for f in section.findings if f.kind == "latent"]
+    assert latents
+    assert all(f.own and f.href.startswith("stations/sae/features.html#f=") for f in latents)
+    assert all(f.low * f.high > 0 for f in latents if f.low is not None and f.high is not None)
+    (bearings,) = section.bearings
+    assert bearings.space == STREAM
+    assert bearings.vectors.shape[1] == 16
+    same = STATION.run(replace(given, task=Pairs(clean=Tokens.full(clean), corrupted=Tokens.full(clean))))
+    assert not [f for f in same.findings if f.kind == "latent"]  # nothing differs: nothing answers
+
+
+def test_a_quick_look_takes_fewer_steps(tmp_path: Path) -> None:
+    assert settings(40_000, 128, 0, scale=QUICK.scale).steps < settings(40_000, 128, 0).steps / 3
+
+
+class Pairs:
+    """As much of a task as the station reads."""
+
+    name = "planted"
+
+    def __init__(self, *, clean: Tokens, corrupted: Tokens) -> None:
+        self.clean, self.corrupted = clean, corrupted

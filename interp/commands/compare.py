@@ -1,0 +1,67 @@
+"""`interp compare`: two studies side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from interp.commands.invocation import Call, enroll, require_file, require_place
+from interp.commands.options import AsJson, Seed, Texts
+
+Preset = Literal["quick", "standard", "deep"]
+_SIDE = "A folder that `interp analyze` wrote; or a model, which is studied first."
+
+
+def register(app: typer.Typer) -> None:
+    """Add `compare` to the command line."""
+    enroll(app, "compare", compare)
+
+
+def compare(
+    call: Call,
+    a: Annotated[str, typer.Argument(help=_SIDE)],
+    b: Annotated[str, typer.Argument(help=_SIDE)],
+    out: Annotated[Path, typer.Option(help="The folder to write the page into.")] = Path("comparison"),
+    texts: Texts = None,
+    preset: Annotated[Preset, typer.Option(help="How deeply models are studied.")] = "standard",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Set two studies against each other: curves over the layers, similarity on the same tokens, every figure.
+
+    Studies of other tokens, presets or versions are shown side by side and not subtracted; the page says why. Prints
+    the path of the page.
+
+    Examples:
+
+        interp compare report other-report --out comparison
+
+        interp compare group:C59 group:D15 --preset quick --out comparison
+    """
+    from interp.study.comparing import compare as compared
+
+    require_file(texts)
+    require_place(out)
+    call.keep(out)
+    options: dict[str, Any] = {"preset": preset, "seed": seed}
+    if texts is not None:
+        options["texts"] = texts
+    found = compared(a, b, out=out, **options)
+    if not as_json:
+        typer.echo(str(found.html))
+        return
+    import json
+
+    from interp.report.content import plain
+
+    record = {
+        "html": str(found.html),
+        "json": str(found.json),
+        "hurdles": plain(found.hurdles),
+        "figures": len(found.rows),
+        "judged": found.judged,
+        "differ": plain(found.differing),
+    }
+    typer.echo(json.dumps(record, indent=2))

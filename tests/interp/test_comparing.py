@@ -1,0 +1,161 @@
+"""Two studies side by side: identical ones, other weights, untrained weights, and what must not be subtracted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp.cli import main
+from interp.errors import StoreError
+from interp.report import read
+from interp.study.analysis import analyze
+from interp.study.comparing import compare
+from interp.study.sides import DIFFERS, SAME
+from interp.toys import Shape, Transformer
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards() -> Iterator[None]:
+    yield
+    for name in ("interp", "probes", "sae", "circuits"):
+        logging.getLogger(name).handlers.clear()
+
+
+def network(seed: int, n_layers: int = 3) -> interp.Model:
+    shape = Shape(d_vocab=11, n_ctx=8, n_layers=n_layers, d_model=16, n_heads=2, d_mlp=32)
+    return interp.load(Transformer(shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def study(folder: Path, seed: int = 0, **options: Any) -> Any:
+    given: dict[str, Any] = {"stations": ["geometry"], "max_tokens": 1600, "n_layers": 3, **options}
+    model = network(seed, given.pop("n_layers"))
+    return analyze(model, out=folder, **given)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("first"))
+
+
+def test_a_study_against_its_own_repetition_shows_no_difference(first, tmp_path) -> None:
+    again = study(tmp_path / "again")
+    found = compare(first, again.folder, out=tmp_path / "c")
+    assert found.rows
+    assert {row.verdict for row in found.rows} == {SAME}
+    assert not found.differing
+    assert not found.hurdles
+    assert found.similarity is not None
+    np.testing.assert_allclose(np.diagonal(np.asarray(found.similarity.value)), 1.0, atol=1e-9)
+    page = read(found.json)
+    assert "no difference at all" in page["sections"][0]["summary"]
+    assert found.html.is_file()
+    assert len(found.to_frame()) == len(found.rows)
+
+
+def test_other_weights_differ_and_their_layers_are_less_alike_than_their_own(first, tmp_path) -> None:
+    other = study(tmp_path / "other", seed=1)
+    found = compare(first, other, out=tmp_path / "c")
+    assert found.differing
+    for row in found.differing:
+        assert None not in (row.a, row.b, row.low, row.high)
+        low, high, a, b = (float(x) for x in (row.low, row.high, row.a, row.b) if x is not None)
+        assert low > 0 or high < 0
+        assert row.difference == pytest.approx(b - a)
+    assert found.similarity is not None
+    assert found.shuffled is not None
+    value = np.asarray(found.similarity.value)
+    assert value[-1, -1] < 0.99
+    assert found.shuffled < 0.1  # debiased: unrelated rows read about 0
+
+
+def test_figures_of_other_tokens_or_presets_are_not_subtracted(first, tmp_path) -> None:
+    for name, options in (("tokens", {"max_tokens": 800}), ("preset", {"preset": "quick"})):
+        other = study(tmp_path / name, **dict[str, Any](options))
+        found = compare(first, other, out=tmp_path / f"c-{name}")
+        assert any(h.what == name and h.stops == "differences" for h in found.hurdles)
+        assert {row.verdict for row in found.rows} == {f"not compared: other {name}"}
+        assert all(row.difference is None for row in found.rows)
+        assert (found.similarity is None) == (name == "tokens")
+        assert f"Other {name}" in read(found.json)["warnings"][0]
+
+
+def test_another_number_of_layers_stops_single_sites_but_not_curves(first, tmp_path) -> None:
+    deeper = study(tmp_path / "deeper", n_layers=4)
+    found = compare(first, deeper, out=tmp_path / "c")
+    assert {row.difference for row in found.rows} == {None}
+    assert any(h.what == "layers" for h in found.hurdles)
+    assert any("another number of layers" in row.verdict for row in found.rows)
+    assert found.similarity is not None
+    assert np.shape(found.similarity.value)[0] != np.shape(found.similarity.value)[1]
+    section = read(found.json)["sections"][-1]
+    assert "25%" in section["plates"][0]["figure"]["data"][0]["x"]
+
+
+def test_intervals_are_combined_by_squares(first, tmp_path) -> None:
+    changed = tmp_path / "changed"
+    (changed / "sections").mkdir(parents=True)
+    report = read(first.json)
+    one = report["sections"][0]["findings"][0]
+    a, half = one["value"], (one["high"] - one["low"]) / 2
+    for shift, expected in (
+        (2.9, DIFFERS),
+        (2.7, "within error"),
+    ):  # half sqrt(2) is the border: 1.41 of 2 halves
+        one["value"], one["low"], one["high"] = (
+            a + shift / 2 * half,
+            a + (shift / 2 - 1) * half,
+            a + (shift / 2 + 1) * half,
+        )
+        (changed / "report.json").write_text(json.dumps(report))
+        row = compare(first, changed, out=tmp_path / "c").rows[0]
+        assert row.verdict == expected
+        assert row.high is not None
+        assert row.low is not None
+        assert row.high - row.low == pytest.approx(2 * 2**0.5 * half)
+
+
+def test_a_station_that_one_study_lacks_is_named(first, tmp_path) -> None:
+    other = study(tmp_path / "other", stations=["geometry", "circuit"])
+    found = compare(first, other, out=tmp_path / "c")
+    assert not any(h.stops for h in found.hurdles)
+    assert {row.verdict for row in found.rows if row.kind == "part"} <= {"only in the second"}
+    assert any(row.verdict == SAME for row in found.rows if row.kind == "geometry")
+
+
+def test_the_command_compares_folders_and_refuses_what_is_no_study(first, tmp_path, capsys) -> None:
+    out = tmp_path / "c"
+    assert main(["compare", str(first.folder), str(first.json), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["differ"] == []
+    assert said["judged"] == said["figures"] > 0
+    assert main(["compare", str(first.folder), str(tmp_path / "nothing"), "--out", str(out)]) == 1
+    assert "nothing" in capsys.readouterr().err
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "report.json").write_text("{}")
+    with pytest.raises(StoreError, match="no report of schema"):
+        compare(first, tmp_path / "odd", out=out)
+
+
+@pytest.mark.slow
+def test_mini_against_itself_untrained(tmp_path) -> None:
+    """A random-init control: trained and untrained layers differ in nearly every figure and are hardly alike."""
+    from interp.metrics.baselines import random_init
+
+    model = interp.load("mini")
+    tokens = interp.toys.embedded("mini").sample(6000).tokens
+    trained, untrained = (
+        analyze(m, out=tmp_path / name, tokens=tokens, stations=["geometry"], preset="quick")
+        for name, m in (("trained", model), ("untrained", random_init(model, seed=1)))
+    )
+    found = compare(trained, untrained, out=tmp_path / "c")
+    assert len(found.differing) > 0.8 * found.judged
+    assert found.similarity is not None
+    assert float(np.asarray(found.similarity.value)[-1, -1]) < 0.5
