@@ -34,14 +34,16 @@ from interp.metrics.spectral import (
     unbiased_participation,
 )
 from interp.metrics.spectrum import Spectrum, spectra_of_moments
+from interp.metrics.stored import StoredRuns
 from interp.models.inputs import as_tokens
 from interp.moments.accumulator import SiteMoments
 from interp.moments.moments import Moments
 from interp.results import Result
 from interp.sites import Site
+from interp.stores.store import ActivationStore
 from interp.tokens import Tokens
 
-__all__ = ["COLLAPSE", "QUANTITIES", "layer_profile", "layer_similarity"]
+__all__ = ["COLLAPSE", "QUANTITIES", "layer_profile", "layer_similarity", "profile_sites"]
 
 
 class _Site:
@@ -96,7 +98,7 @@ def _rows(acts: Activations, site: Site) -> Shaped[Tensor, "row ..."]:
 
 def layer_profile(
     model: Any,
-    tokens: Any,
+    tokens: Any = None,
     sites: Any = None,
     *,
     quantities: Sequence[str] | None = None,
@@ -113,9 +115,10 @@ def layer_profile(
     Parameters
     ----------
     model, tokens
-        A model of the toolkit, and Tokens, texts or ids.
+        A model of the toolkit, and Tokens, texts or ids. Or an ActivationStore alone: its rows are read window by
+        window, and neither labels, positions nor a baseline go with it.
     sites
-        The stream before the first block and after every block by default.
+        The stream before the first block and after every block by default; of a store all that it keeps.
     quantities
         Which of :data:`QUANTITIES`, and with labels of :data:`COLLAPSE`; all by default.
     labels
@@ -143,6 +146,7 @@ def layer_profile(
                 f"no quantity {name!r}{nearest(name, known)}; a profile holds {', '.join(known)}"
                 + (f" (and {', '.join(COLLAPSE)} with labels)" if labels is None else "")
             )
+    model, tokens = _material(model, tokens, labels, baseline)
     if labels is not None and baseline == "shuffled_tokens":
         raise InputError("labels belong to the tokens in their order: take baseline='random_init' with them")
     run = _Pass(
@@ -159,8 +163,21 @@ def layer_profile(
     return {name: beside(result, theirs[name], baseline) for name, result in mine.items()}
 
 
-def _layers(model: Any, sites: Any) -> tuple[Any, ...]:
-    if sites is not None:
+def _material(model: Any, tokens: Any, labels: Any, baseline: Baseline) -> tuple[Any, Any]:
+    """The model and its tokens; a store as a model that has run already."""
+    if not isinstance(model, ActivationStore | StoredRuns):
+        if tokens is None:
+            raise InputError("tokens are needed with a model; without them the first argument is a store")
+        return model, tokens
+    if tokens is not None or labels is not None or baseline is not None:
+        raise InputError(f"{model} holds rows: tokens, labels and a baseline go with a model")
+    runs = model if isinstance(model, StoredRuns) else StoredRuns(model)
+    return runs, runs.tokens
+
+
+def profile_sites(model: Any, sites: Any = None) -> tuple[Any, ...]:
+    """The sites of a profile: those asked for, or the stream before the first block and after every block."""
+    if sites is not None or isinstance(model, StoredRuns):
         return model.find(sites)
     if model.n_layers == 0:
         raise InputError(f"{model.name} has no known layers: name the sites")
@@ -181,7 +198,8 @@ class _Pass:
 
     def profile(self, settings: dict[str, Any]) -> dict[str, Result]:
         """The Results by name, along ``site``."""
-        found, given = _layers(self.model, self.sites), as_tokens(self.model, self.tokens)
+        found = profile_sites(self.model, self.sites)
+        given = self.tokens if isinstance(self.tokens, Tokens) else as_tokens(self.model, self.tokens)
         # parts are dealt chunk by chunk: two chunks a part where the rows are few
         n = int(given.mask.sum()) if self.positions is None else len(given)
         settings = {"chunk": max(64, min(2048, n // (2 * settings["parts"])))} | settings
@@ -247,7 +265,7 @@ def _along(results: Sequence[Result], ticks: tuple[tuple[str, ...], ...]) -> Res
 
 def layer_similarity(
     model: Any,
-    tokens: Any,
+    tokens: Any = None,
     sites: Any = None,
     *,
     other: Any = None,
@@ -261,6 +279,8 @@ def layer_similarity(
 
     Parameters
     ----------
+    model, tokens, sites
+        As for :func:`layer_profile`; a store goes without ``other`` and ``baseline``.
     other
         Another model (its layers are the columns). ``baseline="random_init"`` takes the untrained network instead;
         ``baseline="shuffled_tokens"`` is the same model reading shuffled text.
@@ -269,17 +289,23 @@ def layer_similarity(
     """
     if other is not None and baseline is not None:
         raise InputError("give other= or baseline=, not both")
-    found = _layers(model, sites)
+    model, tokens = _material(model, tokens, None, baseline)
+    found = profile_sites(model, sites)
     if baseline == "shuffled_tokens":
         model, tokens = baselined(model, tokens, baseline, seed=seed)
     elif baseline is not None:
         other, _ = baselined(model, tokens, baseline, seed=seed)
     cross: Any = method == "exact"
+    options.setdefault("twin", False)
+    if isinstance(model, StoredRuns):
+        if other is not None:
+            raise InputError("a store is compared with itself: other= goes with a model")
+        return cka_matrix(_stored(model, found, cross, options), method=method)  # type: ignore[arg-type]
     if other is None:
         made = Moments.stream(model, tokens, list(found), batch_size=batch_size, cross=cross, **options)
         return cka_matrix(made, method=method)  # type: ignore[arg-type]
     given = as_tokens(model, tokens)
-    theirs, made = _layers(other, sites), None
+    theirs, made = profile_sites(other, sites), None
     for part in given.batches(batch_size):
         rows = {}
         for side, network, places in (("a", model, found), ("b", other, theirs)):
@@ -297,3 +323,12 @@ def layer_similarity(
         ticks=(tuple(map(str, found)), tuple(map(str, theirs))), convention=whole.convention.rpartition("; n/d")[0],
         reason=whole.reason, provenance={"method": method, "baseline": baseline},
     )  # fmt: skip
+
+
+def _stored(runs: StoredRuns, found: Sequence[Site], cross: Any, options: dict[str, Any]) -> Moments:
+    widths = {str(site): int(np.prod(runs.store.shapes[site])) for site in found}
+    made = Moments(widths, cross=cross, **options)
+    for start in range(0, runs.n_rows, 8192):
+        batch = runs.store.batch(slice(start, min(start + 8192, runs.n_rows)), sites=list(found))
+        made.update({str(site): batch[site].flatten(1) for site in found})
+    return made
