@@ -37,3 +37,12 @@ def cloud(k: int) -> np.ndarray:
     """2000 Gaussian points of k dimensions, turned into 10."""
     rng = np.random.default_rng(3)
     return rng.standard_normal((2000, k)) @ np.linalg.qr(rng.standard_normal((10, 10)))[0][:k]
+
+
+def far(norm: float) -> tuple[np.ndarray, np.ndarray]:
+    """1024 samples of spread 8 in 64 dimensions about a common mean of this length, float32: related by 0.35."""
+    rng = np.random.default_rng(5)
+    x, noise = rng.standard_normal((1024, 64)), rng.standard_normal((1024, 64))
+    y = 0.737 * x @ np.linalg.qr(rng.standard_normal((64, 64)))[0] + noise
+    away = [v / np.linalg.norm(v) for v in rng.standard_normal((2, 64))]
+    return (x + norm * away[0]).astype(np.float32), (y + norm * away[1]).astype(np.float32)

@@ -1,10 +1,10 @@
 """Recompute ``metric_values.json`` with other people's libraries, in an environment of its own.
 
-    pip install torch ckatorch==1.0.3 pytorch-cka==1.1.3 rsatoolbox==0.3.2 scikit-dimension==0.5.0 reptrix==0.1.0 \\
-        concept-erasure==0.2.4
-    python tests/interp/oracles/recompute_metrics.py
+    python -m venv oracles && oracles/bin/pip install -r tests/interp/oracles/requirements.txt
+    oracles/bin/python tests/interp/oracles/recompute_metrics.py [OUT.json]
 
-These packages pull in old numpy and plotting libraries, so the default tests read the numbers from the file instead.
+These packages pull in plotting libraries and pins of their own, so the default tests read the numbers from the file;
+``INTERP_ORACLES=oracles/bin/python pytest tests/interp/test_metric_oracles.py`` recomputes them and compares.
 """
 
 # pyright: reportMissingImports=false
@@ -53,11 +53,14 @@ def erased(method: str) -> torch.Tensor:
     return fitter.eraser(tx)
 
 
+far = {norm: [torch.from_numpy(side) for side in data.far(norm)] for norm in (300, 3000)}
 decaying, views = torch.from_numpy(data.decaying()), torch.from_numpy(data.views())
 values = {
     "ckatorch linear biased": float(ckatorch.cka_base(tx, ty, "linear")),
     "ckatorch linear unbiased": float(ckatorch.cka_base(tx, ty, "linear", True)),
     "ckatorch rbf": float(ckatorch.cka_base(tx, ty, "rbf", False, 1.0, "hsic")),
+    "ckatorch linear unbiased, mean 300": float(ckatorch.cka_base(*far[300], "linear", True)),
+    "ckatorch linear unbiased, mean 3000": float(ckatorch.cka_base(*far[3000], "linear", True)),
     "pytorch-cka unbiased": float(hsic[0, 1] / (hsic[0, 0] * hsic[1, 1]).sqrt()),
     "rsatoolbox euclidean spearman": rsa("euclidean", "spearman"),
     "rsatoolbox euclidean corr": rsa("euclidean", "corr"),
@@ -75,4 +78,5 @@ values = {
 }
 packages = ("ckatorch", "pytorch-cka", "rsatoolbox", "scikit-dimension", "reptrix", "concept-erasure")
 record = {"versions": {name: version(name) for name in packages}, "values": values}
-Path(__file__).with_name("metric_values.json").write_text(json.dumps(record, indent=1) + "\n")
+out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("metric_values.json")
+out.write_text(json.dumps(record, indent=1) + "\n")
