@@ -52,6 +52,11 @@ INVARIANCES: Mapping[str, frozenset[str]] = {
         "cknna": "orthogonal scale permutation",
         "linear_predictivity": "orthogonal scale shift permutation linear",
         "match_neurons": "scale shift permutation",
+        "sparse_prediction": "scale shift permutation",
+        "co_clusters": "scale shift permutation",
+        "zero_shot_stitch": "orthogonal scale shift permutation",
+        "infonce": "scale shift",
+        "dime": "orthogonal scale shift permutation",
         # one representation
         "rankme": "orthogonal scale permutation",
         "effective_rank": "orthogonal scale shift permutation",
@@ -68,13 +73,29 @@ INVARIANCES: Mapping[str, frozenset[str]] = {
         "class_distance_variance": "orthogonal scale shift permutation",
         "neural_collapse": "orthogonal scale shift permutation",
         "scatter_ratio": "orthogonal scale shift permutation",
+        "dataset_entropy": "orthogonal scale permutation",
+        "prompt_entropy": "orthogonal scale permutation",
+        "lidar": "orthogonal shift permutation",
+        "self_similarity": "orthogonal scale permutation",
+        "max_explainable_variance": "orthogonal scale permutation",
+        "intra_sentence_similarity": "orthogonal scale permutation",
+        "token_homogeneity": "orthogonal scale permutation",
+        "feature_variance_share": "orthogonal scale shift permutation",
+        "find_circle": "orthogonal scale shift permutation",
+        "fourier_concentration": "orthogonal scale shift permutation",
+        "parallelogram_rqi": "orthogonal scale shift permutation",
+        "separability": "scale shift permutation",
+        "mixture_index": "scale shift",
+        "linear_order": "orthogonal scale shift permutation",
+        "cyclic_order": "orthogonal scale shift permutation",
     }.items()
 }
 """Metric -> the transformations of a representation's columns that leave its value as it is.
 
 orthogonal: x Q; scale: a x; shift: x + c; permutation: columns reordered; linear: x A for any invertible A.
-A permutation is an orthogonal map; it is listed by itself because neuron matching and PWCCA (whose weights add absolute
-values over neurons) see rotations.
+Of two representations the first is transformed. LiDAR sees the scale by its delta; separability and the mixture index
+see rotations by the directions that they try. A permutation is an orthogonal map; it is listed by itself because neuron
+matching and PWCCA (whose weights add absolute values over neurons) see rotations.
 """
 
 
