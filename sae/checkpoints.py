@@ -56,8 +56,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _take(learner: Learner, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
     learner.coder.load_state_dict(_part(tensors, "coder."))
     learner.optimiser.restore(_part(tensors, "optimiser."))
-    learner.scales = Scales(**_part(tensors, "scales."))
-    learner.last_fired = tensors["last_fired"]
+    device = learner.last_fired.device
+    learner.scales = Scales(**{name: value.to(device) for name, value in _part(tensors, "scales.").items()})
+    learner.last_fired = tensors["last_fired"].to(device)
     learner.smallest = float.fromhex(manifest["smallest"])
     learner.step = int(manifest["step"])
 

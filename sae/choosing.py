@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.parallel import Alone, Peers
+from sae.products import dots
 from sae.screening import Screen, screens
 from sae.selection import Support, above
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["chosen", "chosen_abreast"]
 
 _PIECE = 1 << 21
-"""Pre-activations held at once."""
+"""Pre-activations held at once on a CPU, whose cache they are to fit."""
+_PIECE_CUDA = 1 << 28
+"""On a GPU, which must be kept busy."""
 _MARGIN = 0.85
 """Of the last batch's smallest kept code: what is certainly smaller than this one's. A wrong guess costs time only."""
 _FEW_ROWS = 64
@@ -39,6 +42,7 @@ def chosen(
     guess: float = 0.0,
     peers: Peers | Alone | None = None,
     screen: str = "never",
+    precision: str = "float32",
 ) -> tuple[Support, Float[Tensor, "_"], float]:
     """Places and pre-activations of the codes that rows ``x`` (shifted) keep, and the smallest where rows compete.
 
@@ -51,12 +55,16 @@ def chosen(
     screen
         ``"always"``, ``"never"`` or, where it pays, ``"auto"``: find candidates by a bfloat16 product
         (``screening.py``). The codes are the same up to the order in which float32 products are added.
+    precision
+        ``"bf16"``: places by a bfloat16 product, values by products of bfloat16 numbers with float32 sums.
 
     Notes
     -----
     Equal values at the edge of a batch are all kept, so that the choice depends neither on the order of rows nor on
     how many processes share them. Cost: one dense product.
     """
+    if precision == "bf16":
+        return _rounded(coder, x, guess, peers or Alone())
     first = Screen(coder, x) if screens(coder, x, screen) else None
     if coder.rule.columns is not None:
         return *_each_row(coder, x, first), 0.0
@@ -64,12 +72,16 @@ def chosen(
 
 
 def _pieces(coder: Coder, x: Tensor) -> list[slice]:
-    size = max(1, _PIECE // coder.d_sae)
+    size = max(1, _piece(x) // coder.d_sae)
     return [slice(start, min(start + size, len(x))) for start in range(0, len(x), size)]
 
 
+def _piece(x: Tensor) -> int:
+    return _PIECE_CUDA if x.is_cuda else _PIECE
+
+
 def _room(coder: Coder, x: Tensor, screen: Screen | None) -> Tensor:
-    rows = min(max(1, _PIECE // coder.d_sae), len(x))
+    rows = min(max(1, _piece(x) // coder.d_sae), len(x))
     return x.new_empty(rows, coder.d_sae, dtype=x.dtype if screen is None else torch.bfloat16)
 
 
@@ -120,6 +132,38 @@ def _from_edge(
     return places, values, edge
 
 
+def _rounded(coder: Coder, x: Tensor, guess: float, peers: Peers | Alone) -> tuple[Support, Tensor, float]:
+    """What rows and weights rounded to bfloat16 keep; values are not rounded, so that few are equal."""
+    low, weight, bias = x.bfloat16(), coder.W_enc.T.bfloat16().contiguous(), coder.b_enc.bfloat16()
+    columns, count = coder.rule.columns, coder.k * peers.total(len(x))
+    room = x.new_empty(min(max(1, _piece(x) // coder.d_sae), len(x)), coder.d_sae, dtype=torch.bfloat16)
+
+    def found(cut: float) -> Tensor:
+        """Flat places, row after row."""
+        places = []
+        for piece in _pieces(coder, x):
+            pre = torch.addmm(bias, low[piece], weight.T, out=room[: piece.stop - piece.start])
+            pre = pre if x.is_cuda else pre.float()  # a CPU compares float32 faster
+            if columns is None:
+                places.append(above(pre, cut) + piece.start * coder.d_sae)
+            else:
+                row = torch.arange(piece.start, piece.stop, device=x.device)[:, None]
+                places.append((row * coder.d_sae + columns(coder, pre)).view(-1))
+        return torch.cat(places)
+
+    if columns is None:
+        guess = guess or _estimate(coder, x, peers)
+    places = found(_MARGIN * guess)
+    if columns is None and guess > 0 and peers.total(len(places)) < count:
+        places = found(0.0)
+    support = Support.of_flat(places, len(x), coder.d_sae)
+    values = dots(low, weight, support).add_(coder.b_enc[support.col])
+    if columns is not None:
+        return support, values, 0.0
+    places, values, edge = _from_edge(places, values, count, peers)
+    return Support.of_flat(places, len(x), coder.d_sae), values, edge
+
+
 def _estimate(coder: Coder, x: Tensor, peers: Peers | Alone) -> float:
     """The smallest code that a few of everyone's rows would keep, the same for everyone; 0 if that is no guess."""
     few = x[:: max(1, len(x) // _FEW_ROWS)]
@@ -148,7 +192,7 @@ def chosen_abreast(
     largest are looked for in several at a time, so that the codes are the same to the bit.
     """
     n, width = x.shape[1], coders[0].d_sae
-    room = x.new_empty(min(len(coders), max(1, _PIECE // (n * width))), n, width)
+    room = x.new_empty(min(len(coders), max(1, _piece(x) // (n * width))), n, width)
     cols, counts, values, edges = [], [], [], []
     for _, same in groupby(range(len(coders)), key=lambda j: coders[j].k):
         group = list(same)

@@ -33,6 +33,7 @@ _CHOICES = {
     "center": ("mean", "median"),
     "screen": ("auto", "always", "never"),
     "end_loss": ("kl", "ce"),
+    "precision": ("float32", "tf32", "bf16"),
 }
 _FEW = ("topk", "abstopk", "batchtopk", "matryoshka", "groupmax")
 
@@ -119,6 +120,10 @@ class TrainConfig:
     """Whether a bfloat16 product finds the candidates of the TopK family, whose values are then computed in float32:
     ``"auto"`` where the processor has such products and the sizes repay it. The codes are the same; see
     ``screening.py``."""
+
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of what products multiply: float32; TF32, on NVIDIA GPUs; or bfloat16, with float32 sums, weights and optimiser.
+    The device must have it; see ``precision.py``."""
 
     def __post_init__(self) -> None:
         problems = [*self._numbers(), *self._names(), *self._together()]

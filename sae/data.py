@@ -33,7 +33,7 @@ class RowSource:
         """SHA-256 over the shape and 256 evenly spaced rows: tells other data apart without reading everything."""
         picked = self.draw(torch.linspace(0, self.n - 1, min(self.n, 256)).long())
         head = f"{self.n},{self.d};".encode()
-        return hashlib.sha256(head + picked.contiguous().numpy().tobytes()).hexdigest()
+        return hashlib.sha256(head + picked.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def row_source(data: Any, site: Any = None) -> RowSource:

@@ -3,13 +3,15 @@
 Two shapes of work are enough for forward and backward: :func:`weighted_sum` (codes to rows, and by latents to the
 gradients of both matrices) and :func:`inner` (gradients of codes). No [sample, code, d] tensor is made. Triton is
 optional: without it, or off a GPU, the eager form is used. With ``TRITON_INTERPRET=1`` the same kernels run on the
-CPU, slowly; that is how they are tested where there is no GPU. Sums are float32, whatever the weights.
+CPU, slowly; that is how they are tested where there is no GPU. Sums are float32, whatever the weights, which may be
+bfloat16; what comes out has the type of the values, and inner products are float32.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -58,7 +60,7 @@ def weighted_sum(
 ) -> Float[Tensor, "bag d"]:
     """For each bag ``starts[b] : starts[b + 1]`` of ``which`` the sum of those rows of ``weight`` times ``values``."""
     d, bags = weight.shape[1], len(starts) - 1
-    out = weight.new_empty(bags, d)
+    out = values.new_empty(bags, d)
     if bags:
         grid = (bags, -(-d // _WIDTH))
         _sum_kernel[grid](out, weight.contiguous(), which, values, starts, d, WIDTH=_WIDTH)
@@ -72,7 +74,7 @@ def inner(
     col: Int64[Tensor, "code"],
 ) -> Float[Tensor, "code"]:
     """<rows[row], weight[col]> for each code."""
-    out = rows.new_empty(len(col))
+    out = rows.new_empty(len(col), dtype=torch.float32)
     if len(col):
         _inner_kernel[(len(col),)](
             out, rows.contiguous(), weight.contiguous(), row, col, rows.shape[1], WIDTH=_WIDTH

@@ -14,6 +14,7 @@ from sae.downstream import Through
 from sae.objectives import Moment, Terms, objective, rebuilt
 from sae.optimisers import Optimiser
 from sae.parallel import Alone
+from sae.precision import ask, products
 from sae.wiring import reach
 
 __all__ = ["Learner", "Scales"]
@@ -58,7 +59,15 @@ class Learner:
 
     @classmethod
     def start(cls, scales: Scales, config: TrainConfig, peers: Alone | None = None) -> Learner:
-        """A fresh dictionary."""
+        """A fresh dictionary, on the device of the scales.
+
+        Raises
+        ------
+        InputError
+            The device has not the precision asked for.
+        """
+        device = scales.read.device
+        ask(config.precision, device)
         coder = Coder(
             len(scales.read), config.d_sae, config.k, kind=config.kind, seed=config.seed, wiring=config.wiring,
             d_out=len(scales.written), n_sites=config.n_sites, bandwidth=config.bandwidth,
@@ -70,12 +79,13 @@ class Learner:
                 coder.threshold.fill_(0.1)
             if config.kind == "codebook":  # entries of the size of what one of k is to explain
                 coder.W_dec.mul_((coder.d_in / config.k) ** 0.5)
+        coder.to(device)
         return cls(
             config=config,
             coder=coder,
             optimiser=Optimiser(config.optimizer, coder.named_parameters(), config.betas),
             scales=scales,
-            last_fired=torch.zeros(config.d_sae, dtype=torch.long),
+            last_fired=torch.zeros(config.d_sae, dtype=torch.long, device=device),
             peers=peers or Alone(),
         )
 
@@ -106,11 +116,12 @@ class Learner:
             guess=self.smallest,
             peers=self.peers,
         )
-        terms = objective(coder, x, y, config, moment)
         for parameter in coder.parameters():
             parameter.grad = None
-        terms.loss.backward()
-        told = torch.zeros(1)
+        with products(config.precision, x.device):
+            terms = objective(coder, x, y, config, moment)
+            terms.loss.backward()
+        told = y.new_zeros(1)
         if through is not None:
             surrogate, nats = through.term(
                 lambda rows: self._rebuilt(rows, moment), self.step, seed=config.seed, loss=config.end_loss,

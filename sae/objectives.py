@@ -16,6 +16,7 @@ from torch import Tensor
 from sae.choosing import chosen, chosen_abreast
 from sae.estimators import step
 from sae.parallel import Alone, Peers
+from sae.precision import product
 from sae.products import read, write
 from sae.pursuit import pursue
 from sae.selection import Support, largest_of_rows
@@ -82,8 +83,21 @@ def rebuilt(coder: Coder, x: Tensor, config: TrainConfig, moment: Moment) -> Ten
         return coder.b_dec + write(weights, coder.W_dec, support)
     if coder.rule.pooled or coder.rule.columns is not None:
         _, support, codes, _ = _kept(coder, x, config, moment)
-        return coder.base(x) + write(codes, coder.W_dec, support)
-    return coder.base(x) + coder.rule.codes(coder, coder.pre(x)) @ coder.W_dec
+        return coder.base(x) + write(codes, coder.W_dec, support, _low(coder.W_dec, config))
+    codes = coder.rule.codes(coder, _pre(coder, x, config))
+    return coder.base(x) + product(codes, coder.W_dec, config.precision)
+
+
+def _pre(coder: Coder, x: Tensor, config: TrainConfig) -> Tensor:
+    """Pre-activations in the precision asked for."""
+    if config.precision != "bf16":
+        return coder.pre(x)
+    return product(coder.shifted(x), coder.W_enc, "bf16") + coder.b_enc
+
+
+def _low(tensor: Tensor, config: TrainConfig) -> Tensor | None:
+    """A copy to be read in place of ``tensor``, where that is asked for."""
+    return tensor.detach().bfloat16() if config.precision == "bf16" else None
 
 
 def _kept(
@@ -93,24 +107,27 @@ def _kept(
     shift = coder.b_dec if coder.centred else None
     centred = coder.shifted(x).detach()
     support, values, smallest = chosen(
-        coder, centred, guess=moment.guess, peers=moment.peers, screen=config.screen
-    )
-    return (
+        coder,
         centred,
-        support,
-        coder.rule.act(read(centred, shift, coder.W_enc, coder.b_enc, values, support)),
-        smallest,
+        guess=moment.guess,
+        peers=moment.peers,
+        screen=config.screen,
+        precision=config.precision,
     )
+    if config.precision == "bf16":
+        centred = centred.bfloat16()
+    pre = read(centred, shift, coder.W_enc, coder.b_enc, values, support)
+    return centred, support, coder.rule.act(pre), smallest
 
 
 def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
     """The TopK family: one dense product, then only the codes that are on."""
     centred, support, codes, smallest = _kept(coder, x, config, moment)
-    base = coder.base(x)
+    base, low = coder.base(x), _low(coder.W_dec, config)
     if coder.kind == "matryoshka":
-        rests = _prefixes(y - base, codes, coder.W_dec, support, support.col, config.widths)
+        rests = _prefixes(y - base, codes, (coder.W_dec, low), support, support.col, config.widths)
     else:
-        rests = [y - base - write(codes, coder.W_dec, support)]
+        rests = [y - base - write(codes, coder.W_dec, support, low)]
     errors = [rest.square().sum(1) for rest in rests]
     total = torch.stack([error.sum() for error in errors]).mean()
     if config.flops:
@@ -118,7 +135,7 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
         total = total + config.flops * moment.n_rows * use.square().sum()
     if moment.dead is not None and config.auxk and len(moment.dead):
         total = total + config.auxk * _auxiliary(
-            coder, centred, rests[-1].detach(), moment.dead, config.k_aux
+            coder, centred, rests[-1].detach(), moment.dead, config.k_aux, low
         )
     on = support.col[codes.detach() != 0]
     return Terms(
@@ -130,7 +147,12 @@ def _few(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment
 
 
 def _prefixes(
-    rest: Tensor, codes: Tensor, directions: Tensor, support: Support, latent: Tensor, widths: tuple[int, ...]
+    rest: Tensor,
+    codes: Tensor,
+    directions: tuple[Tensor, Tensor | None],
+    support: Support,
+    latent: Tensor,
+    widths: tuple[int, ...],
 ) -> list[Tensor]:
     """What each nested prefix of the dictionary leaves over (Bussmann et al. 2025); each code is written once.
 
@@ -140,13 +162,15 @@ def _prefixes(
     for stop in widths:
         inside = (latent >= start) & (latent < stop)
         part = Support.of_flat(support.flat[inside], support.n_rows, support.n_latents)
-        rest = rest - write(codes[inside], directions, part)
+        rest = rest - write(codes[inside], directions[0], part, directions[1])
         rests.append(rest)
         start = stop
     return rests
 
 
-def _auxiliary(coder: Coder, centred: Tensor, rest: Tensor, dead: Tensor, k_aux: int) -> Tensor:
+def _auxiliary(
+    coder: Coder, centred: Tensor, rest: Tensor, dead: Tensor, k_aux: int, low: Tensor | None
+) -> Tensor:
     """Squared error of the dead latents' best attempt at what the living leave (Gao et al. 2024, appendix A.2).
 
     The error a row leaves is a constant here; the gradient reaches the dead latents' encoder and decoder, and no one
@@ -156,14 +180,16 @@ def _auxiliary(coder: Coder, centred: Tensor, rest: Tensor, dead: Tensor, k_aux:
     starts = torch.arange(0, kept.numel() + 1, kept.shape[1], device=kept.device)
     support = Support(starts, kept.view(-1), coder.d_sae)
     values = read(centred, None, coder.W_enc, coder.b_enc, pre.view(-1), support)
-    return (rest - write(coder.rule.act(values), coder.W_dec, support)).square().sum()
+    return (rest - write(coder.rule.act(values), coder.W_dec, support, low)).square().sum()
 
 
 @torch.no_grad()
 def _attempt(coder: Coder, centred: Tensor, dead: Tensor, k_aux: int) -> tuple[Tensor, Tensor]:
     """[sample, k] which of the dead latents each row would use, and their pre-activations."""
     k = min(k_aux or max(1, coder.d_out // 2), len(dead))
-    pre = torch.addmm(coder.b_enc.index_select(0, dead), centred, coder.W_enc.T.index_select(0, dead).T)
+    weight, bias = coder.W_enc.T.index_select(0, dead).T, coder.b_enc.index_select(0, dead)
+    rounded = centred.dtype == torch.bfloat16
+    pre = product(centred, weight, "bf16") + bias if rounded else torch.addmm(bias, centred, weight)
     signed = coder.rule.act(pre.new_tensor([-1.0]))[0] != 0
     kept = largest_of_rows(pre.abs() if signed else pre, k)
     return dead[kept], pre.gather(1, kept)
@@ -187,7 +213,7 @@ def objective_abreast(
     assert isinstance(rest, Tensor)  # pyright's knowledge of autograd functions ends here
     if first.kind == "matryoshka":
         latent = support.col % first.d_sae
-        rests = _prefixes(rest, codes, bank.W_dec, support, latent, config.widths)
+        rests = _prefixes(rest, codes, (bank.W_dec, None), support, latent, config.widths)
     else:
         rests = [rest - write(codes, bank.W_dec, support)]
     errors = [each.square().sum(1).view(m, n) for each in rests]
@@ -253,16 +279,16 @@ def _auxiliary_abreast(  # noqa: PLR0913 - what one coder's has, of several
 
 def _dense(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
     """Kinds whose codes may be many: the plain dense form, with the penalty of the kind."""
-    pre = coder.pre(x)
+    pre = _pre(coder, x, config)
     codes = coder.rule.codes(coder, pre)
-    error = (y - coder.base(x) - codes @ coder.W_dec).square().sum(1)
+    error = (y - coder.base(x) - product(codes, coder.W_dec, config.precision)).square().sum(1)
     strength = config.sparsity * min(
         1.0, moment.progress / config.sparsity_warmup if config.sparsity_warmup else 1.0
     )
     total = error.sum() + strength * _penalty(coder, pre, codes, config, moment.progress)
     if coder.kind == "gated":
         # eq. 8: the gate alone must explain the rows too, by a decoder that does not learn from it
-        alone = pre.relu() @ coder.W_dec.detach() + coder.b_dec.detach()
+        alone = product(pre.relu(), coder.W_dec.detach(), config.precision) + coder.b_dec.detach()
         total = total + (y - alone).square().sum()
     if config.flops:
         use = codes.abs().sum(0) / moment.n_rows

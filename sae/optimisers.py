@@ -118,7 +118,7 @@ class Optimiser:
             kept = (
                 torch.empty_like(parameter)
                 if value.shape == parameter.shape and value.ndim
-                else value.clone()
+                else value.clone().to(parameter.device if self._adam is not None else value.device)
             )
             kept.copy_(value)
             if self._adam is None:

@@ -49,10 +49,12 @@ class Peers(Alone):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        # NCCL moves what is on a GPU only
+        self.device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
     def total(self, number: int) -> int:
         """The sum of everyone's number."""
-        value = torch.tensor(number)
+        value = torch.tensor(number, device=self.device)
         dist.all_reduce(value)
         return int(value)
 

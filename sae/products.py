@@ -40,10 +40,16 @@ def read(
 
 
 def write(
-    values: Float[Tensor, "_"], weight: Float[Tensor, "latent d_out"], support: Support
+    values: Float[Tensor, "_"],
+    weight: Float[Tensor, "latent d_out"],
+    support: Support,
+    rounded: Float[Tensor, "latent d_out"] | None = None,
 ) -> Float[Tensor, "sample d_out"]:
-    """Each row's sum of the directions its codes weigh. Cost: one direction read a code."""
-    return _Write.apply(values, weight, support)  # pyright: ignore[reportReturnType]
+    """Each row's sum of the directions its codes weigh. Cost: one direction read a code.
+
+    ``rounded``: a bfloat16 copy of ``weight`` that is read in its place, forwards and backwards; sums are float32.
+    """
+    return _Write.apply(values, weight, support, rounded)  # pyright: ignore[reportReturnType]
 
 
 def fused(weight: Tensor) -> Any:
@@ -56,22 +62,25 @@ def fused(weight: Tensor) -> Any:
 
 
 def _bags(weight: Tensor, which: Tensor, starts: Tensor, values: Tensor) -> Tensor:
-    """[bag, d]: for each bag of ``which`` the weighted sum of rows of ``weight``."""
+    """[bag, d]: for each bag of ``which`` the weighted sum of rows of ``weight``, of the type of ``values``."""
     if len(which) == 0:
-        return weight.new_zeros(len(starts) - 1, weight.shape[1])
+        return values.new_zeros(len(starts) - 1, weight.shape[1])
     if (kernels := fused(weight)) is not None:
         return kernels.weighted_sum(weight, which, starts, values)
+    weight = weight.to(values.dtype)
     return embedding_bag(which, weight, starts[:-1], mode="sum", per_sample_weights=values)
 
 
 def dots(
     rows: Float[Tensor, "sample d"], weight: Float[Tensor, "latent d"], support: Support
 ) -> Float[Tensor, "_"]:
-    """<rows[i], weight[f]> at each code (i, f)."""
+    """<rows[i], weight[f]> at each code (i, f); float32 if they are bfloat16."""
     if len(support.col) == 0:
-        return rows.new_zeros(0)
+        return rows.new_zeros(0, dtype=torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype)
     if (kernels := fused(weight)) is not None:
         return kernels.inner(rows, weight, support.row, support.col)
+    if rows.dtype == torch.bfloat16:
+        rows, weight = rows.float(), weight.float()
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows.contiguous(), weight, support.col, support.offsets[:-1], support.row, 0, -1
     )
@@ -108,10 +117,11 @@ class _Read(torch.autograd.Function):
 class _Write(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        values, weight, support = given
-        ctx.save_for_backward(values, weight)
+        values, weight, support, rounded = given
+        read_from = weight if rounded is None else rounded
+        ctx.save_for_backward(values, read_from)
         ctx.support = support
-        return _bags(weight, support.col, support.offsets, values)
+        return _bags(read_from, support.col, support.offsets, values)
 
     @staticmethod
     @once_differentiable
@@ -119,9 +129,10 @@ class _Write(torch.autograd.Function):
         (g,) = given
         values, weight = ctx.saved_tensors
         support: Support = ctx.support
+        g = g.to(weight.dtype)
         g_values = dots(g, weight, support) if ctx.needs_input_grad[0] else None
         g_weight = None
         if ctx.needs_input_grad[1]:
             order, starts, row = support.by_latent
             g_weight = _bags(g.contiguous(), row, starts, values[order])
-        return g_values, g_weight, None
+        return g_values, g_weight, None, None

@@ -47,6 +47,7 @@ def _shape(learner: Learner) -> tuple[Any, ...] | None:
         config.keeps_few
         and config.wiring in ("sae", "transcoder", "crosscoder")
         and not config.end_to_end
+        and config.precision == "float32"
         and learner.peers.size == 1
         and config.batch_size * config.d_sae <= _CELLS
         and coder.d_in * config.d_sae <= _WEIGHTS

@@ -25,7 +25,21 @@ Pair = tuple[Tensor, Tensor]
 _SAMPLE = 8192
 
 
-class Still:
+class _Moved:
+    """Rows that go to a device once they are drawn."""
+
+    device: torch.device | None = None
+    """None: they stay where they are."""
+
+    def to_device(self, x: Tensor, y: Tensor) -> Pair:
+        """The pair there; still one tensor if it was one."""
+        if self.device is None:
+            return x, y
+        moved = x.to(self.device)
+        return moved, moved if y is x else y.to(self.device)
+
+
+class Still(_Moved):
     """Rows by index; targets are the same rows unless others are given."""
 
     def __init__(self, rows: RowSource, targets: RowSource | None, batch_size: int, seed: int) -> None:
@@ -43,7 +57,7 @@ class Still:
 
     def _draw(self, indices: Tensor) -> Pair:
         x = self.rows.draw(indices)
-        return x, x if self.targets is None else self.targets.draw(indices)
+        return self.to_device(x, x if self.targets is None else self.targets.draw(indices))
 
     def sample(self) -> Pair:
         """Some thousand random rows, to learn where the data lie."""
@@ -65,7 +79,7 @@ class Still:
         """Nothing to take over."""
 
 
-class Flow:
+class Flow(_Moved):
     """Chunks of rows [sample, d] (or pairs of rows and targets) through a mixing buffer.
 
     An iterable that can be iterated again is, when it ends; an iterator that cannot ends the training with an error.
@@ -89,12 +103,13 @@ class Flow:
         if self.same:
             self.y = self.x
         self.d_in, self.d_out = self.x.shape[1], self.y.shape[1]
-        first = self.x[:256].contiguous().numpy().tobytes() + self.y[:256].contiguous().numpy().tobytes()
-        self._fingerprint = hashlib.sha256(first).hexdigest()
+        first = (part[:256].cpu().contiguous().numpy().tobytes() for part in (self.x, self.y))
+        self._fingerprint = hashlib.sha256(b"".join(first)).hexdigest()
 
     def batch(self, step: int, share: Any) -> Pair:
         """The next rows; every process draws the whole batch and keeps its share."""
         places = torch.randperm(self.capacity, generator=self.generator)[: self.batch_size]
+        places = places.to(self.x.device)
         kept = share(places)
         x = self.x.index_select(0, kept)
         y = x if self.same else self.y.index_select(0, kept)
@@ -102,11 +117,12 @@ class Flow:
         self.x.index_copy_(0, places, new_x)
         if not self.same:
             self.y.index_copy_(0, places, new_y)
-        return x, y
+        return self.to_device(x, y)
 
     def sample(self) -> Pair:
         """The buffer's first rows."""
-        return self.x[:_SAMPLE], self.y[:_SAMPLE]
+        x = self.x[:_SAMPLE]
+        return self.to_device(x, x if self.same else self.y[:_SAMPLE])
 
     def fingerprint(self) -> str:
         """Of the first rows."""
@@ -128,8 +144,8 @@ class Flow:
             raise StoreError(
                 f"the checkpoint's buffer is {list(tensors['x'].shape)}, this run's {list(self.x.shape)}"
             )
-        self.x = tensors["x"].clone()
-        self.y = self.x if self.same else tensors["y"].clone()
+        self.x = tensors["x"].to(self.x.device, copy=True)
+        self.y = self.x if self.same else tensors["y"].to(self.y.device, copy=True)
         self.generator.set_state(tensors["generator"])
         wanted, left = tensors["cursor"].tolist()
         self._seek(wanted)

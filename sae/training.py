@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from interp.errors import InputError
 from interp.runs.checkpoints import prepared
 from interp.runs.progress import progress as progress_bar
@@ -41,6 +43,7 @@ def train(
     watch: Watch | None = ...,
     progress: bool | None = ...,
     together: bool = ...,
+    device: Any = ...,
 ) -> Run: ...
 @overload
 def train(
@@ -55,6 +58,7 @@ def train(
     watch: Watch | None = ...,
     progress: bool | None = ...,
     together: bool = ...,
+    device: Any = ...,
 ) -> tuple[Run, ...]: ...
 @overload
 def train(
@@ -69,6 +73,7 @@ def train(
     watch: Watch | None = ...,
     progress: bool | None = ...,
     together: bool = ...,
+    device: Any = ...,
 ) -> dict[Any, Run]: ...
 def train(
     data: Any,
@@ -82,6 +87,7 @@ def train(
     watch: Watch | None = None,
     progress: bool | None = None,
     together: bool = True,
+    device: Any = None,
 ) -> Run | tuple[Run, ...] | dict[Any, Run]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
 
@@ -112,6 +118,8 @@ def train(
     together
         Whether small dictionaries of one shape take their steps in the same calls (``stacking.py``); what they learn
         is the same to the bit.
+    device
+        Where to train; None: where the rows are (those of a store are on the CPU).
 
     Returns
     -------
@@ -159,6 +167,7 @@ def train(
     rows = supply(data, configs[0].batch_size, configs[0].seed, site=site, target=target)
     columns = [slice(None)] * len(configs) if sites is None else columns_of(data, sites)
     single = isinstance(config, TrainConfig)
+    rows.device = None if device is None else torch.device(device)
     courses = _courses(rows, configs, columns, out, resume=resume, single=single, through=through)
     for number, course in enumerate(courses):
         course.watch = watch if single or watch is None else _numbered(watch, number)

@@ -28,11 +28,19 @@ def products(dtype, n, f, d, k):
     draw = lambda *s: torch.randn(*s, generator=generator).to(place, dtype).requires_grad_()
     x, encoder, bias, decoder = draw(n, d), draw(d, f), draw(f), draw(f, d)
     at = (x @ encoder + bias)[support.row, support.col].detach()
+    if dtype == torch.bfloat16:  # rounded rows and weights, float32 sums
+        rows, low = x.detach(), decoder.detach()
+        encoder, bias, decoder = (t.detach().float().requires_grad_() for t in (encoder, bias, decoder))
+        out = write(torch.relu(read(rows, None, encoder, bias, at.float(), support)), decoder, support, low)
+        out.square().sum().backward()
+        assert {t.grad.dtype for t in (encoder, bias, decoder)} == {torch.float32} == {out.dtype}
+        return [out.detach()] + [t.grad for t in (encoder, bias, decoder)]
     out = write(torch.relu(read(x, None, encoder, bias, at, support)), decoder, support)
     out.square().sum().backward()
     return [out.detach()] + [t.grad for t in (x, encoder, bias, decoder)]
 
-for shape in ((9, 40, 200, 6), (3, 7, 128, 5), (5, 30, 33, 1)):
+cases = [(s, t) for s in ((9, 40, 200, 6), (3, 7, 128, 5), (5, 30, 33, 1)) for t in (torch.float32, torch.bfloat16)]
+for shape, dtype in cases:
     found = {}
     for name in ("1", "0"):
         os.environ["TRITON_INTERPRET"] = name if not torch.cuda.is_available() else "0"
@@ -41,7 +49,7 @@ for shape in ((9, 40, 200, 6), (3, 7, 128, 5), (5, 30, 33, 1)):
             sae.kernels.AVAILABLE = name == "1"
         place = "cuda" if torch.cuda.is_available() else "cpu"
         assert (fused(torch.zeros(1, device=place)) is not None) == (name == "1")
-        found[name] = products(torch.float32, *shape)
+        found[name] = products(dtype, *shape)
     for fast, slow in zip(found["1"], found["0"], strict=True):
         # float32 sums in another order
         torch.testing.assert_close(fast, slow, atol=2e-5 * float(slow.abs().max()) + 1e-6, rtol=1e-5)
