@@ -11,13 +11,14 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install demo test test-slow lint format bench gallery clean
+.PHONY: help install demo test test-slow test-gpu lint format bench gallery clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       analyse the embedded language model; the page is written to $(DEMO)/"
 	@echo "make test       the default tests (no network, no GPU, under five minutes on two cores)"
 	@echo "make test-slow  the long ones: kill-and-resume, several processes, real browsers"
+	@echo "make test-gpu   what needs a CUDA device; skipped without one"
 	@echo "make lint       ruff, pyright, import rules"
 	@echo "make format     let ruff rewrite the layout"
 	@echo "make bench      every benchmark, as tables and JSON lines"
@@ -51,6 +52,12 @@ test: $(VENV)/.testing
 
 test-slow: $(VENV)/.testing
 	$(BIN)/python -m pytest -n $(WORKERS) -q -m "slow and not gpu"
+
+test-gpu: $(VENV)/.testing
+	$(BIN)/python -m pytest -q -rs -m gpu
+	$(BIN)/python -m pytest -q -m slow tests/sae/test_kernels.py
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(BIN)/python -m benchmarks.sae_training --device cuda; fi
 
 lint: $(VENV)/.linting
 	$(BIN)/ruff check .

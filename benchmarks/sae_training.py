@@ -224,7 +224,15 @@ def main() -> None:
     parser.add_argument("--peer", choices=sorted(PEERS))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--device", help="cuda: the job of sae_gpu.py, which a CPU can do with --tiny too")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--compile", default="inductor", help="of --device: torch.compile's backend, or none")
     args = parser.parse_args()
+    if args.device:
+        from benchmarks.sae_gpu import measure
+
+        measure(args)
+        return
     if args.peer:
         print(json.dumps(one(args)), flush=True)
         return
@@ -261,6 +269,9 @@ def ratios(lines: dict[str, dict]) -> dict[str, float]:
         found["together_over_four_alone"] = round(found.pop("together_over_ours") / 4, 2)
     if "draw" in seconds:
         found["draw_share_of_step"] = round(seconds["draw"] / mine, 3)
+    if "ours_float32" in seconds:
+        exact = seconds["ours_float32"]
+        found |= {f"{name}_over_ours_float32": round(value / exact, 2) for name, value in seconds.items()}
     if "dense" in lines and "ours" in lines:
         found["peak_over_dense"] = round(lines["ours"]["peak_mib"] / lines["dense"]["peak_mib"], 2)
     return found

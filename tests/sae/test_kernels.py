@@ -64,10 +64,9 @@ def test_off_a_gpu_and_in_float64_the_eager_form_is_used(monkeypatch: pytest.Mon
     assert fused(torch.zeros(2, dtype=torch.float64)) is None
 
 
-@pytest.mark.gpu
 @pytest.mark.slow
 def test_kernels_have_the_values_and_gradients_of_the_eager_products() -> None:
-    """``pytest -m gpu`` with Triton installed, on any machine."""
+    """On a GPU, or with Triton's interpreter on any machine where Triton is installed."""
     pytest.importorskip("triton")
     environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
     done = subprocess.run(
