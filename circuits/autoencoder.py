@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.errors import CheckError, InputError
+from interp.showing import Shown
 
 __all__ = ["DiscreteCoder", "discrete_coder"]
 
 
-class DiscreteCoder(nn.Module):
+class DiscreteCoder(Shown, nn.Module):
     """ReLU(W_enc (x - b) + b_enc) and W_dec z + b, the rows of both matrices of unit norm.
 
     The published decoder is normed along its latents (a row of it is an output coordinate), so that it is not the
@@ -26,6 +29,13 @@ class DiscreteCoder(nn.Module):
         self.b_enc = nn.Parameter((2 * torch.rand(n_codes, generator=generator) - 1) * bound)
         self.W_dec = nn.Parameter(F.normalize(torch.randn(d_in, n_codes, generator=generator), dim=1))
         self.bias = nn.Parameter(torch.zeros(d_in))
+
+    def _facts(self) -> dict[str, Any]:
+        n_codes, d_in = self.W_enc.shape
+        return {
+            "widths": f"{d_in} -> {n_codes} -> {d_in}",
+            "dtype": str(self.W_enc.dtype).removeprefix("torch."),
+        }
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch latent"]:
         """Codes of every row."""

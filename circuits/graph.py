@@ -17,6 +17,8 @@ import numpy as np
 from circuits.exchange import read_eap, write_eap, write_neuronpedia
 from circuits.layout import GQA, Layout
 from interp.errors import InputError, StoreError
+from interp.runs.provenance import digest
+from interp.showing import Shown, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,7 @@ By = Literal["abs", "signed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Graph:
+class Graph(Shown):
     """Edges of a network with scores, their spread over examples, and exact effects where they were measured."""
 
     layout: Layout
@@ -260,10 +262,27 @@ class Graph:
         """Write an attribution-graph JSON as Neuronpedia reads it: the chosen circuit."""
         return write_neuronpedia(self, path, prompt=prompt, tokens=tokens)
 
+    def _facts(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"edges": self.n_edges, "nodes": len(self.nodes)}
+        if self.scores is not None:
+            said |= {"scored by": self.method or None, "n": self.n, "convention": self.convention}
+        if self.exact is not None:
+            said["measured exactly"] = int(np.isfinite(self.exact).sum())
+        if self.chosen is not None:
+            said["chosen"] = int(self.chosen.sum())
+        return said | {"model": self.provenance.get("model"), "provenance": digest(self.provenance)}
+
+    def _listing(self) -> pd.DataFrame | None:
+        if self.scores is None:
+            return None
+        table = self.to_frame()
+        kept = table if self.chosen is None else table[self.chosen]
+        return kept.sort_values("scores", key=abs, ascending=False)
+
     def __repr__(self) -> str:
         said = [f"{self.n_edges} edges"]
         if self.scores is not None:
-            said.append(f"scored by {self.method or 'an unnamed method'} (n = {self.n})")
+            said.append(f"scored by {brief(self.method or 'an unnamed method')} (n = {self.n})")
         if self.chosen is not None:
             said.append(f"{int(self.chosen.sum())} chosen")
         return f"Graph({', '.join(said)})"

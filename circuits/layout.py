@@ -16,6 +16,7 @@ import numpy as np
 
 from interp.errors import InputError, ModelError, nearest
 from interp.models.anatomy import Anatomy
+from interp.showing import Shown
 
 __all__ = ["GQA", "Block", "Layout"]
 
@@ -34,8 +35,8 @@ class Block:
     """Whether the MLP reads what the attention reads (and not what it writes)."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Layout:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Layout(Shown):
     """Sources, destinations and edges of a network.
 
     Names are those of edge attribution patching: ``input``, ``a0.h1``, ``m0``, ``logits``; an edge is

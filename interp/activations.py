@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError, SiteError, nearest
+from interp.runs.provenance import digest
+from interp.showing import Shown, brief
 from interp.sites import ALIASES, Site
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Activations"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Activations(Mapping[Site, Tensor]):
+class Activations(Shown, Mapping[Site, Tensor]):
     """What a model held at the sites that were asked for.
 
     ``tensors`` in forward order, each with the batch first and (at sites that have positions) the
@@ -92,11 +97,29 @@ class Activations(Mapping[Site, Tensor]):
             tensors=moved, mask=self.mask, positions=self.positions, provenance=self.provenance
         )
 
+    def _facts(self) -> dict[str, Any]:
+        size = sum(t.numel() * t.element_size() for t in self.tensors.values())
+        said: dict[str, Any] = {"sites": len(self), "size": f"{size / 2**20:.1f} MiB"}
+        if self.mask is not None:
+            said["tokens"] = f"{int(self.mask.sum())} real, {list(self.mask.shape)} with padding"
+        return said | ({"provenance": digest(self.provenance)} if self.provenance else {})
+
+    def _listing(self) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = [
+            (str(site), str(list(t.shape)), str(t.dtype).removeprefix("torch."), str(t.device))
+            for site, t in self.tensors.items()
+        ]
+        return pd.DataFrame(rows, columns=pd.Index(["site", "shape", "dtype", "device"]))
+
     def __repr__(self) -> str:
         size = sum(t.numel() * t.element_size() for t in self.tensors.values())
         lines = [f"Activations({len(self)} sites, {size / 2**20:.1f} MiB)"]
-        for site, tensor in list(self.tensors.items())[:8]:
-            lines.append(f"  {site}  {list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}")
-        if len(self) > 8:
-            lines.append(f"  ... {len(self) - 8} more")
+        for site, tensor in list(self.tensors.items())[:4]:
+            lines.append(
+                f"  {brief(str(site))}  {list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            )
+        if len(self) > 4:
+            lines.append(f"  ... {len(self) - 4} more")
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.activations import Activations
 from interp.errors import InputError, SiteError
 from interp.frames import Frame, Where, along, at_columns, columns_of, fitted, rows_of, window
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = ["Edit", "ablate", "add", "edit", "patch", "project", "replace", "scale"]
@@ -28,8 +29,8 @@ Values = Activations | Mapping[Site, Tensor] | Tensor
 Change = Callable[[Tensor, Site, Frame], Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Edit:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Edit(Shown):
     """A change at some sites, confined to the chosen heads, positions, neurons and rows.
 
     ``position`` counts the columns of the tokens (negative from the end of the prompt; ``"last"``:

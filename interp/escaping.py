@@ -68,7 +68,12 @@ def _seen(c: str) -> str:
 
 def encodable(text: Any) -> str:
     """``text`` as it is but for lone surrogates, which no file or table holds: they are shown by their number."""
-    return "".join(_seen(c) if "\ud800" <= c <= "\udfff" else c for c in str(text))
+    text = str(text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join(_seen(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
 
 
 def shown(value: Any) -> Any:

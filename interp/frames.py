@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.errors import InputError, SiteError
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = [
@@ -34,8 +35,8 @@ Where = int | Sequence[int] | Tensor | None
 """Indices along one axis; None for all of it."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Frame:
+@dataclass(slots=True, kw_only=True, repr=False)
+class Frame(Shown):
     """What part of the work a pass is: of all ``rows`` those from ``row``, the columns from ``offset``.
 
     ``pos`` is None for inputs without positions. ``mask`` [batch, pos] of the columns of this pass, and
@@ -53,8 +54,8 @@ class Frame:
     """How many columns the prompt had, where a sequence is being continued."""
 
 
-@dataclass(slots=True)
-class Inputs:
+@dataclass(slots=True, repr=False)
+class Inputs(Shown):
     """One batch ready to run: positional arguments, and for token models the mask where any token is padding."""
 
     args: tuple

@@ -8,7 +8,6 @@ A Result knows how to become a table (:meth:`Result.to_frame`), a figure (:meth:
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Mapping
@@ -19,6 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from interp.errors import InputError, StoreError, nearest
+from interp.escaping import encodable, visible
+from interp.runs.provenance import digest
+from interp.showing import Shown, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,7 @@ _KINDS: dict[str, type[Result]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Result:
+class Result(Shown):
     """A measured quantity with what is needed to judge it.
 
     Subclasses add fields (arrays, strings, numbers, tuples and mappings of those) and inherit everything else.
@@ -95,20 +97,42 @@ class Result:
         _KINDS[_kind(cls)] = cls
 
     def __repr__(self) -> str:
+        name, convention = brief(self.name), brief(self.convention)
+        why = "" if self.reason is None else f", {brief(self.reason)}"
         if np.ndim(self.value) == 0:
             spread = "" if self.stderr is None else f" ± {float(self.stderr):.2g}"
             chance = "" if self.chance is None else f", chance {float(np.mean(self.chance)):.3g}"
-            why = "" if self.reason is None else f", {self.reason}"
-            return f"{self.name} = {float(self.value):.5g}{spread} (n = {self.n}{chance}; {self.convention}{why})"
-        shape = " x ".join(
-            f"{size} {axis}" for size, axis in zip(np.shape(self.value), self.axes, strict=False)
-        )
+            return f"{name} = {float(self.value):.5g}{spread} (n = {self.n}{chance}; {convention}{why})"
         low, high = _span(np.asarray(self.value))
-        return f"{self.name}: {shape}, {low} to {high} (n = {self.n}; {self.convention})"
+        return f"{name}: {self._shape()}, {low} to {high} (n = {self.n}; {convention}{why})"
 
-    def _repr_html_(self) -> str:
-        head = f"<p><b>{html.escape(self.name)}</b> (n = {self.n}; {html.escape(self.convention)})</p>"
-        return head + self.to_frame().head(20).to_html(index=False, escape=True)
+    def _shape(self) -> str:
+        sizes = zip(np.shape(self.value), self.axes, strict=False)
+        return " x ".join(f"{size} {visible(axis)[:24]}" for size, axis in sizes)
+
+    def _facts(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"name": self.name}
+        if np.ndim(self.value) == 0:
+            said["value"] = float(self.value)
+            if self.stderr is not None:
+                said["standard error"] = float(self.stderr)
+            if self.interval is not None:
+                said[f"{self.level:.0%} interval"] = " to ".join(f"{end:.4g}" for end in self.interval)
+        else:
+            said |= {"shape": self._shape(), "values": " to ".join(_span(np.asarray(self.value)))}
+        if self.chance is not None:
+            said["chance"] = float(np.mean(self.chance))
+        said |= {"n": self.n, "convention": self.convention}
+        own = {f.name: getattr(self, f.name) for f in fields(self)[_N_FIELDS:]}
+        given = {
+            "why there is no number": self.reason,
+            "caveat": self.caveat or None,
+            "provenance": digest(self.provenance),
+        }
+        return said | own | {label: value for label, value in given.items() if value is not None}
+
+    def _listing(self) -> pd.DataFrame | None:
+        return self.to_frame() if np.ndim(self.value) else None
 
     def to_frame(self) -> pd.DataFrame:
         """A tidy table: one row per value, a column per axis, then value, stderr, low, high, chance, n."""
@@ -118,9 +142,10 @@ class Result:
         columns: dict[str, Any] = {}
         for axis, (name, labels) in enumerate(zip(_unique(self.axes), self.ticks, strict=True)):
             index = np.indices(value.shape)[axis].ravel()
-            columns[name] = [labels[i] for i in index]
+            words = [encodable(label) for label in labels]
+            columns[encodable(name)] = [words[i] for i in index]
         if not self.axes:
-            columns["name"] = [self.name] * value.size
+            columns["name"] = [encodable(self.name)] * value.size
         columns["value"] = value.ravel()
         for column, array in (("stderr", self.stderr), ("chance", self.chance)):
             if array is not None:
@@ -191,6 +216,7 @@ class Result:
 
 
 _KINDS["interp.Result"] = Result
+_N_FIELDS = len(fields(Result))
 
 
 def _kind(cls: type) -> str:

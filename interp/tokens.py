@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.showing import Shown
 
 __all__ = ["Tokens", "id_matrix"]
 
@@ -28,7 +30,7 @@ def id_matrix(ids: Tensor) -> Int[Tensor, "batch pos"]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tokens:
+class Tokens(Shown):
     """A batch of token sequences, padded to one length.
 
     ``ids`` [batch, pos] int64; ``mask`` [batch, pos], True at real tokens (padding may stand on
@@ -107,6 +109,13 @@ class Tokens:
         if size < 1:
             raise InputError(f"a batch size must be at least 1; got {size}")
         return (self.select(slice(i, i + size)) for i in range(0, len(self), size))
+
+    def _facts(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"rows": len(self), "positions": self.ids.shape[1]}
+        said |= {"real tokens": int(self.mask.sum()), "device": str(self.ids.device)}
+        for i in range(min(4, len(self))):
+            said[f"row {i}"] = " ".join(map(self.show, self.ids[i][self.mask[i]][:40].tolist()))
+        return said
 
     def __repr__(self) -> str:
         return f"Tokens({self.ids.shape[0]} x {self.ids.shape[1]}, {int(self.mask.sum())} real)"

@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 
 from interp.errors import InputError
 from interp.moments.accumulator import SiteMoments
+from interp.showing import Shown
 
 __all__ = ["Path", "Scatter", "path"]
 
@@ -106,8 +107,8 @@ class Scatter:
         return 4 * self.counts * (1 - self.counts / self.n)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Path:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Path(Shown):
     """An eigendecomposition of the total scatter, and from it the solution at every penalty."""
 
     n: int

@@ -15,13 +15,14 @@ from interp.directions import Direction
 from interp.edits import Edit, edit
 from interp.errors import InputError
 from interp.frames import Frame, window
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = ["ProbeDirection", "ablate", "direction", "patch_along", "steer"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ProbeDirection:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ProbeDirection(Shown):
     """A probe's :class:`interp.Direction`."""
 
     site: str | Site

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.edits import Edit, edit
 from interp.errors import InputError
 from interp.moments.accumulator import SiteMoments, need_pair
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = ["Eraser", "Joint", "joint_of", "leace", "targets"]
@@ -24,7 +25,7 @@ Rows = TypeVar("Rows", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Eraser:
+class Eraser(Shown):
     """An affine map x - L R (x - mean), of rank ``len(R)``; call it on rows [..., d].
 
     Arithmetic is float64; type and device follow the input.
@@ -68,6 +69,12 @@ class Eraser:
     def edit(self, sites: str | Site, **where: Any) -> Edit:
         """The eraser as an edit of a model's forward pass; ``where`` as for :func:`interp.edit` (position, row)."""
         return edit(sites, self, name=f"erase[{self.method}]", **where)
+
+    def _facts(self) -> dict[str, Any]:
+        changed = self.distortion / self.variance if self.variance else 0.0
+        said = {"method": self.method, "rank": f"{self.rank} of {len(self.mean)}", "n": self.n}
+        said |= {"largest |correlation| before": self.before, "after": self.left_over}
+        return said | {"variance changed": f"{changed:.3%}"}
 
     def __repr__(self) -> str:
         changed = self.distortion / self.variance if self.variance else 0.0

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.showing import Shown
 from probes.erasing import joint_of, matrix, targets
 
 __all__ = ["OracleEraser", "QuadraticEraser", "oracle_leace", "quadratic_leace"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OracleEraser:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class OracleEraser(Shown):
     """x - S_xz S_zz^+ (z - mean z): what a linear map of z predicts of x is taken away."""
 
     slope: np.ndarray
@@ -52,8 +53,8 @@ def oracle_leace(x: Any, z: Any) -> OracleEraser:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class QuadraticEraser:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class QuadraticEraser(Shown):
     """Each class is carried onto one Gaussian, the barycentre of all: x -> A_k (x - mean_k) + mean."""
 
     maps: np.ndarray

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError
+from interp.escaping import encodable
 from interp.results import Result
+from interp.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,8 +116,21 @@ class SweepResult(Result):
         )
 
 
-class Sweeps(dict[str, SweepResult]):
+class Sweeps(Shown, dict[str, SweepResult]):
     """Sweeps by label; a dict that knows its table."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: repr(one) for name, one in self.items()}
+
+    def _listing(self) -> pd.DataFrame:
+        return self.to_frame()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a label and site: accuracy with its interval."""
+        import pandas as pd
+
+        parts = [one.to_frame().assign(label=encodable(name)) for name, one in self.items()]
+        return pd.concat(parts, ignore_index=True)
 
     def table(self) -> pd.DataFrame:
         """One row a label and site."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.results import Result
+from interp.showing import Shown
 from probes.controls import group_interval, split_by_group
 from probes.erasing import matrix
 
@@ -69,7 +70,7 @@ def tree_distance(parents: Any) -> Int[np.ndarray, "token token"]:
     return depth[:, None] + depth[None, :] - 2 * shared
 
 
-class StructuralProbe:
+class StructuralProbe(Shown):
     """Rows h seen through B: the squared length of B (h_i - h_j) is to be the tree distance of i and j.
 
     Minimises the mean over texts of sum_ij |distance - squared length| / size^2 by Adam on white rows. It starts from
@@ -97,6 +98,10 @@ class StructuralProbe:
 
     def __init__(self, rank: int = 16, *, n_steps: int = 150, lr: float = 0.02) -> None:
         self.rank, self.n_steps, self.lr = rank, n_steps, lr
+
+    def _facts(self) -> dict[str, Any]:
+        said = {"rank": self.rank, "steps": self.n_steps, "rate": self.lr}
+        return said | ({"fitted": self.B_} if hasattr(self, "B_") else {"fitted": False})
 
     def fit(self, texts: Sequence[np.ndarray], distances: Sequence[np.ndarray]) -> StructuralProbe:
         """Fit on the rows [token, d] of each text and their tree distances [token, token]."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import InputError
+from interp.showing import Shown
 from interp.sites import Site
 from sae.coder import Coder
 
@@ -49,7 +50,7 @@ class BenchConfig:
         return asdict(self)
 
 
-class BenchSAE(nn.Module):
+class BenchSAE(Shown, nn.Module):
     """The contract: ``W_enc``, ``W_dec`` with rows of unit norm, ``b_enc``, ``b_dec``, ``encode``, ``decode``,
     ``forward``, ``cfg``, ``device``, ``dtype``, ``to``.
 
@@ -73,6 +74,13 @@ class BenchSAE(nn.Module):
         self.register_buffer("norm", norm)
         self.cfg = cfg
         self.device, self.dtype = self.b_dec.device, self.b_dec.dtype
+
+    def _facts(self) -> dict[str, Any]:
+        said = {
+            "coder": f"{self.coder.kind} {self.coder.d_in} -> {self.coder.d_sae}",
+            "site": self.cfg.hook_name,
+        }
+        return said | {"model": self.cfg.model_name, "dtype": str(self.dtype).removeprefix("torch.")}
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch latent"]:
         """Codes, in units of the data."""

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 from sae.pursuit import pursue
 from sae.rules import RULES, Parts, Rule
 from sae.wiring import WIRINGS, reach
@@ -41,7 +42,7 @@ class _Sizes:
         return None
 
 
-class Coder(Parts):
+class Coder(Shown, Parts):
     """z = rule((x - b_pre) W_enc + b_enc), y^ = z W_dec + b_dec (+ x W_skip); b_pre is b_dec or absent.
 
     Parameters
@@ -157,6 +158,13 @@ class Coder(Parts):
     def base(self, x: Float[Tensor, "sample d_in"]) -> Tensor:
         """What is written whatever the codes: b_dec, and the skip."""
         return self.b_dec + x @ self.W_skip if self.wiring == "skip" else self.b_dec
+
+    def _facts(self) -> dict[str, Any]:
+        norms = self.W_dec.detach().norm(dim=1)
+        widths = f"{self.d_in} -> {self.d_sae} -> {self.d_out}"
+        said = {"kind": self.kind, "wiring": self.wiring, "widths": widths, "k": self.k}
+        said |= {"dtype": str(self.W_dec.dtype).removeprefix("torch."), "device": str(self.W_dec.device)}
+        return said | {"norms of directions": f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"}
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch latent"]:
         """Codes of every row, as at inference.

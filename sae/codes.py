@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,9 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.escaping import encodable
+from interp.showing import Shown
 from interp.sites import Site
 from interp.tokens import Tokens
 from sae.splicing import rows_at, tokens_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Codes", "codes_of_rows", "encode", "sparse_codes"]
 
@@ -25,7 +30,7 @@ Watch = Callable[[Tensor, sp.csr_array], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Codes:
+class Codes(Shown):
     """Every code that is not 0, sorted by latent and then by row; a row is one real token of the corpus."""
 
     starts: np.ndarray
@@ -142,6 +147,23 @@ class Codes:
         if array.shape != tuple(self.corpus.ids.shape):
             raise InputError(f"labels are {list(array.shape)}; the corpus is {list(self.corpus.ids.shape)}")
         return array[self.where[:, 0], self.where[:, 1]]
+
+    def _facts(self) -> dict[str, Any]:
+        dead = int((self.counts == 0).sum())
+        return {"rows": self.n, "latents": self.d_sae, "L0": self.l0, "dead": dead, "corpus": self.tokens}
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per code that is not 0: latent, row, value, and of a corpus the text, the position, and the token."""
+        import pandas as pd
+
+        latent = np.repeat(np.arange(self.d_sae), self.counts)
+        columns: dict[str, Any] = {"latent": latent, "row": self.rows, "value": self.values}
+        if self.tokens is not None:
+            text, pos = self.where[self.rows].T
+            ids = self.tokens.ids.cpu().numpy()[text, pos]
+            said = {int(i): encodable(self.tokens.show(int(i))) for i in np.unique(ids)}
+            columns |= {"text": text, "pos": pos, "token": [said[int(i)] for i in ids]}
+        return pd.DataFrame(columns)
 
     def __repr__(self) -> str:
         dead = int((self.counts == 0).sum())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 
 __all__ = ["KINDS", "TrainConfig"]
 
@@ -38,8 +39,8 @@ _CHOICES = {
 _FEW = ("topk", "abstopk", "batchtopk", "matryoshka", "groupmax")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TrainConfig(Shown):
     """How to train a sparse autoencoder or one of its kin; what is saved with the weights is exactly this.
 
     Units: rows are scaled so that their coordinates have unit variance on average (folded away in what is saved), and

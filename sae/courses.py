@@ -17,7 +17,8 @@ from torch import Tensor
 
 from interp.errors import CheckError
 from interp.runs.files import JsonLines
-from interp.runs.provenance import provenance
+from interp.runs.provenance import digest, provenance
+from interp.showing import Shown
 from sae import checkpoints
 from sae.advice import advice
 from sae.coder import Coder
@@ -40,7 +41,7 @@ _COLUMNS = ("step", "loss", "fvu", "l0", "dead", "lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Run:
+class Run(Shown):
     """A finished training run."""
 
     coder: Coder
@@ -52,6 +53,12 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     advice: tuple[str, ...] = ()
     """The warnings of this run, each with a remedy."""
+
+    def _facts(self) -> dict[str, Any]:
+        last = {name: float(values[-1]) for name, values in self.history.items() if len(values)}
+        said = {"coder": f"{self.coder.kind} {self.coder.d_in} -> {self.coder.d_sae}, k = {self.coder.k}"}
+        said |= {f"last {name}": value for name, value in last.items()}
+        return said | {"folder": self.out, "advice": list(self.advice), "provenance": digest(self.provenance)}
 
     def __repr__(self) -> str:
         last = {name: float(values[-1]) for name, values in self.history.items() if len(values)}

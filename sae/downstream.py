@@ -21,13 +21,14 @@ from torch import Tensor
 
 from interp.edits import replace
 from interp.errors import InputError
+from interp.showing import Shown
 from sae.data import batch_indices
 
 __all__ = ["Through"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Through:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Through(Shown):
     """Texts that a model reads with the coder's rows in place of its own, for the end-to-end loss.
 
     Parameters

@@ -18,6 +18,7 @@ import numpy as np
 
 from interp.errors import CheckError, InputError
 from interp.results import Result
+from interp.showing import Shown
 from sae.chat import Ask
 from sae.codes import Codes
 from sae.gallery.examples import Examples, Plan, choose
@@ -43,8 +44,8 @@ _FUZZ = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Explanation(Shown):
     """What a latent was said to respond to."""
 
     latent: int

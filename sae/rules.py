@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from interp.showing import Shown
 from sae.estimators import jump
 from sae.selection import largest_of_rows
 
@@ -29,8 +30,8 @@ class Parts(nn.Module):
     b_mag: nn.Parameter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Rule(Shown):
     """What makes a kind: how codes come from pre-activations, and which tensors it has besides the four."""
 
     codes: Callable[[Parts, Tensor], Tensor]

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.showing import Shown
 from interp.sites import Site
 from interp.tokens import Tokens
 
 __all__ = ["ModelRows", "model_rows"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelRows:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ModelRows(Shown):
     """Can be iterated again and again: each pass runs the model over all texts, in the same order."""
 
     model: Any

@@ -5,10 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.showing import Shown
+
 __all__ = ["Neurons"]
 
 
-class Neurons:
+class Neurons(Shown):
     """The dictionary that says nothing new: ``feature_circuit(model, task, {"blocks.1.mlp.hook_post": Neurons()})``
     is a circuit of neurons."""
 

@@ -14,19 +14,25 @@ Stander et al. 2024, "Grokking Group Multiplication with Cosets" (their ratio of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.showing import Shown
+from interp.tables import tidy
 from interp.toys import Group
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CosetReading", "coset_reading"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CosetReading:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class CosetReading(Shown):
     """For each column of a table, the largest subgroup on whose cosets it is constant."""
 
     subgroup: Int64[Tensor, " neuron"]
@@ -39,6 +45,13 @@ class CosetReading:
     """The largest corrected share that any proper, non-trivial subgroup (or the whole group's cosets) reaches."""
     null: Float64[Tensor, " neuron"]
     """The same for the column shuffled over elements, mean over draws."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per column of the table."""
+        columns = {
+            name: getattr(self, name).numpy() for name in ("subgroup", "order", "explained", "best", "null")
+        }
+        return tidy({"neuron": range(len(self.subgroup))}, **columns)
 
 
 def coset_reading(

@@ -21,6 +21,7 @@ from circuits.groups.similarity import logit_irreps
 from circuits.groups.subject import subject_of
 from circuits.groups.tally import tally
 from interp.errors import InputError
+from interp.showing import Shown
 from interp.toys import GroupRun
 from interp.toys.effective_theory import phase_of
 from interp.toys.train_group import split
@@ -34,8 +35,8 @@ __all__ = ["Progress", "progress_of"]
 PER_PAIR = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Progress:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Progress(Shown):
     """Measures of one run at each of its checkpoints."""
 
     run: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.results import Result
+from interp.showing import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Measures(Result):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.group}, {self.word}: key irreps {', '.join(self.key) or 'none'}; "
+            f"{type(self).__name__}({brief(self.group)}, {brief(self.word)}: key irreps {brief(self.key)}; "
             f"{self.logits['explained']:.1%} of the logits' variance in irreps, "
             f"residual {self.logits['residual']:.1%}; accuracy {self.accuracy['all']:.2%})"
         )

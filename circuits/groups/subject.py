@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.models.base import Model
+from interp.showing import Shown
 from interp.toys import Group, GroupRun, Perceptron, Transformer
 from interp.toys.groups import Word
 
@@ -174,8 +175,8 @@ class TransformerParts:
         return lambda a, b: inner.both(a, b)[1] @ answers.to(self.left).T
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subject:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Subject(Shown):
     """A function of two group elements with a logit for each answer."""
 
     name: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float64
@@ -20,8 +21,13 @@ from torch import Tensor
 
 from circuits.groups.subject import Subject
 from interp.errors import InputError
+from interp.showing import Shown
+from interp.tables import tidy
 from interp.toys import Group
 from interp.toys.groups import Word
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LARGEST", "Triples", "network_triples", "word_triples"]
 
@@ -29,8 +35,8 @@ LARGEST = 200
 """The largest order: the work grows with its fourth power, the memory with its third (64 MB there)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Triples:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Triples(Shown):
     """Shares of a tensor's squared norm by the irreps of a, b and the answer."""
 
     shares: Float64[Tensor, "left right answer"]
@@ -47,6 +53,12 @@ class Triples:
     def inside(self) -> float:
         """The share of the squared norm in predicted triples."""
         return float(self.shares[self.predicted].sum())
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per triple: the numbers of the irreps of a, b and the answer; its share; whether it is predicted."""
+        n = range(len(self.shares))
+        axes = {"left": n, "right": n, "answer": n}
+        return tidy(axes, share=self.shares.numpy(), predicted=self.predicted.numpy())
 
 
 def word_triples(group: Group, word: str = "ab") -> Triples:

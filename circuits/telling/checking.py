@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,14 @@ from circuits.layout import Layout
 from circuits.telling.record import PARTS, SCHEMA, sha256_of
 from circuits.telling.text import edge_names
 from interp.errors import InputError, ModelError, StoreError
+from interp.escaping import visible
 from interp.runs.files import read_json
 from interp.runs.provenance import versions
+from interp.showing import Shown
 from interp.tasks.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Difference", "Verdict", "graph_of", "read", "verify"]
 
@@ -43,8 +48,8 @@ class Difference:
         return f"{self.field}: the report says {_short(self.said)}, found {_short(self.found)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Verdict:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Verdict(Shown):
     """What was checked, and what differs; empty if the report is verified."""
 
     title: str
@@ -58,8 +63,18 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"VERIFIED {self.title}: {'; '.join(self.checked)}"
-        return "\n".join([f"NOT VERIFIED {self.title}", *(str(one) for one in self.differences)])
+            return f"VERIFIED {visible(self.title)}: {'; '.join(map(visible, self.checked))}"
+        return "\n".join([f"NOT VERIFIED {visible(self.title)}", *(visible(one) for one in self.differences)])
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per field that differs: what the report says, and what was found."""
+        import pandas as pd
+
+        rows = [(one.field, _short(one.said), _short(one.found)) for one in self.differences]
+        return pd.DataFrame(rows, columns=pd.Index(["field", "said", "found"]))
+
+    def _listing(self) -> pd.DataFrame | None:
+        return None if self.ok else self.to_frame()
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from interp.errors import InputError
 from interp.pages import document
 from interp.runs.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from interp.runs.provenance import provenance
+from interp.showing import Shown, brief
 
 __all__ = ["CircuitReport", "report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CircuitReport:
+class CircuitReport(Shown):
     """Where the files of a report are, and what it says."""
 
     html: Path
@@ -34,10 +35,11 @@ class CircuitReport:
 
     def _repr_html_(self) -> str:
         """The page itself, shut into a frame of a notebook: it cannot reach the notebook or the network."""
-        return document.frame(self.html.read_text("utf-8"), height=900, title=self.record["title"])
+        framed = document.frame_file(self.html, height=900, title=self.record["title"])
+        return Shown._repr_html_(self) if framed is None else framed
 
     def __repr__(self) -> str:
-        return f"CircuitReport({self.record['title']!r}, {str(self.html)!r})"
+        return f"CircuitReport({brief(self.record['title'])!r}, {brief(self.html)!r})"
 
 
 def report(  # one parameter over seven: what is told, and how much of it is measured

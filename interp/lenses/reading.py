@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LensResult", "read"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LensResult(Result):
     """A lens over sites and tokens. ``value``: mean divergence KL(model || lens), in nats, by site.
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from interp.errors import CheckError, ModelError
 from interp.models.anatomy import linear_weight, parameter
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = ["Readout", "stream_sites"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Readout:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Readout(Shown):
     """The final norm (recomputed on what it is given), the unembedding, and what the model does to logits after it."""
 
     norm: nn.Module | None

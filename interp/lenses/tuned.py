@@ -15,13 +15,14 @@ from interp.lenses.reading import LensResult, read
 from interp.lenses.readout import Readout, stream_sites
 from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
+from interp.showing import Shown
 
 __all__ = ["Translators", "train_translators", "tuned_lens"]
 
 _HEADER = "interp_translators"
 
 
-class Translators:
+class Translators(Shown):
     """h + h A + b for each site; zero A and b leave h as it is, so that a fresh tuned lens is the logit lens."""
 
     def __init__(
@@ -32,6 +33,9 @@ class Translators:
             shapes = f"{list(weight.shape)}, {list(bias.shape)}"
             raise InputError(f"{n} sites need weights [{n}, d, d] and biases [{n}, d]; got {shapes}")
         self.sites, self.weight, self.bias, self.card = sites, weight, bias, dict(card or {})
+
+    def _facts(self) -> dict[str, Any]:
+        return {"sites": list(self.sites), "weight": self.weight, "bias": self.bias, "card": self.card}
 
     @classmethod
     def zeros(cls, model: Any, sites: Any = None) -> Translators:

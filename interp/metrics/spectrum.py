@@ -22,6 +22,7 @@ from interp.metrics.rows import Data, Groups, blocks_of, checked, jackknife
 from interp.moments.accumulator import SiteMoments, scatter_of
 from interp.moments.sums import Sums
 from interp.results import Result
+from interp.showing import Shown
 
 __all__ = ["CONSTANT", "Spectrum", "eigenvalues", "isotropic_spectrum", "spectra_of_moments", "spectrum_of"]
 
@@ -29,8 +30,8 @@ CONSTANT = "every row is the same: the spectrum is empty"
 _BIAS = "the sample lacks directions, so the value reads low"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Spectrum(Shown):
     """Scatter-matrix eigenvalues of one representation, of each jackknife subset, and of isotropic rows of its size.
 
     Made once, it answers every rank; :func:`spectrum_of` makes it.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.showing import Shown
 
 __all__ = [
     "MLP",
@@ -127,8 +128,8 @@ class Block:
     """A module whose output is the stream between attention and MLP (post-norm blocks)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anatomy:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Anatomy(Shown):
     """A whole network. ``d_model`` is the width of the residual stream; ``causal`` whether position
     t sees only positions up to t."""
 

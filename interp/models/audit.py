@@ -17,6 +17,7 @@ from interp.edits import edit, replace
 from interp.errors import CheckError, InterpError
 from interp.models.anatomy import norm_weight, parameter
 from interp.models.network import Network
+from interp.showing import Shown
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["AuditResult", "audit", "prove"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AuditResult:
+class AuditResult(Shown):
     """What each site does: per site whether it ``fires``, whether a perturbation moves the logits
     (``causal``, with the largest logit change ``effect``), whether a gradient arrives, and a ``note``."""
 
@@ -44,6 +45,9 @@ class AuditResult:
         import pandas as pd
 
         return pd.DataFrame(list(self.rows))
+
+    def _listing(self) -> pd.DataFrame:
+        return self.to_frame()
 
     def __repr__(self) -> str:
         causal = sum(row["causal"] for row in self.rows)

@@ -22,13 +22,14 @@ from interp.models.generation import Sampling, generate
 from interp.models.inputs import frames_of
 from interp.models.network import Network
 from interp.models.text import texts_to_tokens
+from interp.showing import Shown, brief
 from interp.sites import Site
 from interp.tokens import Tokens
 
 __all__ = ["Model"]
 
 
-class Model(Network):
+class Model(Shown, Network):
     """A network with named sites: capture, edits, gradients, generation, provenance."""
 
     def tokens(
@@ -158,8 +159,22 @@ class Model(Network):
             self._widths[found] = self.capture(probe, found)[found].shape[-1]
         return self._widths[found]
 
+    def _facts(self) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "name": self.name,
+            "backend": self.backend,
+            "class": type(self.module).__name__,
+        }
+        if self.anatomy is not None:
+            said |= {"family": self.anatomy.family, "layers": self.n_layers, "d_model": self.d_model}
+            said |= {"heads": self.n_heads, "context": self.n_ctx, "vocabulary": self.d_vocab}
+        said |= {"parameters": sum(p.numel() for p in self.module.parameters()), "sites": len(self.sites)}
+        said |= {"dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device)}
+        # hashing all weights is no work for a line of text
+        return said | ({} if self._fingerprint is None else {"weights": self._fingerprint[:12]})
+
     def __repr__(self) -> str:
         size = (
             f"{self.n_layers} layers, d_model {self.d_model}" if self.anatomy else type(self.module).__name__
         )
-        return f"Model({self.name!r}, {self.backend}, {size}, {len(self.sites)} sites)"
+        return f"Model({brief(self.name)!r}, {self.backend}, {size}, {len(self.sites)} sites)"

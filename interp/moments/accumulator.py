@@ -19,6 +19,7 @@ from interp.errors import InputError, SiteError, nearest
 from interp.moments.config import MomentsConfig, size_text
 from interp.moments.sums import Sums, TotalSums, count, empty, gather, gather_twin
 from interp.moments.waiting import Waiting
+from interp.showing import Shown
 from interp.sites import Site
 
 __all__ = ["Accumulator", "SiteMoments", "merged", "need_pair", "scatter_of"]
@@ -26,7 +27,7 @@ __all__ = ["Accumulator", "SiteMoments", "merged", "need_pair", "scatter_of"]
 logger = logging.getLogger("interp")
 
 
-class Accumulator:
+class Accumulator(Shown):
     """The sums, how rows are taken in and how they are read; :class:`interp.Moments` says what each option is."""
 
     def __init__(
@@ -218,6 +219,16 @@ class Accumulator:
             raise SiteError(f"no moments of {name!r}{nearest(name, self.config.sites)}")
         return SiteMoments(self, name)
 
+    def _facts(self) -> dict[str, Any]:
+        c = self.config
+        said = {
+            "sites": list(map(str, c.sites)),
+            "n": self.n,
+            "cross blocks": len(c.cross),
+            "products": c.products,
+        }
+        return said | {"size": size_text(c.n_bytes)}
+
     def __repr__(self) -> str:
         c = self.config
         return (
@@ -255,8 +266,8 @@ def merged(many: Iterable[M]) -> M:
     return out
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SiteMoments:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SiteMoments(Shown):
     """One site of a Moments: what the functions of ``interp.metrics`` take in place of rows."""
 
     moments: Accumulator

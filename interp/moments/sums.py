@@ -9,25 +9,30 @@ rows scaled to length 1 their sum and second moment ("twin_first", "twin_second"
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from interp.moments.config import GROUPS, MomentsConfig
+from interp.showing import Shown
 
 __all__ = ["Sums", "TotalSums", "gather", "gram_product", "hsic_blocks", "self_product"]
 
 Key = tuple[str, ...]
 
 
-class Sums:
+class Sums(Shown):
     """A flat table of float64 sums; see the module for its keys. ``("n",)`` counts rows."""
 
     __slots__ = ("_table",)
 
     def __init__(self, table: Mapping[Key, Tensor]) -> None:
         self._table: dict[Key, Tensor] = dict(table)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"n": self.n, "sums": len(self._table)}
 
     @property
     def table(self) -> dict[Key, Tensor]:

@@ -18,7 +18,7 @@ from typing import Any
 from interp.escaping import script_json, shown, visible
 from interp.runs.files import write_bytes_atomic
 
-__all__ = ["csp_hash", "frame", "render", "write"]
+__all__ = ["csp_hash", "frame", "frame_file", "render", "write"]
 
 
 def csp_hash(source: str) -> str:
@@ -108,6 +108,17 @@ def frame(page: str, *, height: int, title: str = "") -> str:
         f'<iframe sandbox="allow-scripts" srcdoc="{inside}" title="{named}" width="100%" height="{int(height)}" '
         'style="border:0"></iframe>'
     )
+
+
+FRAMED = 24 * 2**20
+"""Bytes of a page that a notebook still carries."""
+
+
+def frame_file(path: Path, *, height: int, title: str = "") -> str | None:
+    """The page in a file as :func:`frame`; None where the file is gone, or too large to be carried along."""
+    if not path.is_file() or path.stat().st_size > FRAMED:
+        return None
+    return frame(path.read_text("utf-8"), height=height, title=title)
 
 
 def write(path: str | Path, page: str) -> Path:

@@ -20,7 +20,7 @@ from interp.plots.bundle import plotly_bundle
 from interp.report.content import SCHEMA, STATUSES
 from interp.runs.files import write_bytes_atomic
 
-__all__ = ["framed", "read", "render", "write"]
+__all__ = ["read", "render", "write"]
 
 MAX_BYTES = 512 * 2**20
 """The largest report.json that :func:`read` opens."""
@@ -115,11 +115,6 @@ def write(
     write_bytes_atomic(twin, text.encode("utf-8", errors="backslashreplace") + b"\n")
     document.write(html, render(report, twin=twin.name))
     return html, twin
-
-
-def framed(html: Path, *, height: int = 900) -> str:
-    """A written page shut into a frame of a notebook: it can reach neither the notebook nor the network."""
-    return document.frame(html.read_text("utf-8"), height=height, title=html.stem)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from typing import Any
 
-__all__ = ["provenance", "versions"]
+__all__ = ["digest", "provenance", "versions"]
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy", "safetensors", "scikit-learn")
 
@@ -72,3 +74,11 @@ def provenance(
     if command is not None:
         record["command"] = command if isinstance(command, str) else list(command)
     return record | extra
+
+
+def digest(record: Mapping[str, Any]) -> str | None:
+    """Twelve hex digits of the SHA-256 of a provenance; equal where two records say the same. None for an empty one."""
+    if not record:
+        return None
+    text = json.dumps(record, sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]

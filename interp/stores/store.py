@@ -23,6 +23,8 @@ from torch import Tensor
 
 from interp.errors import InputError, SiteError, StoreError, nearest
 from interp.runs.files import inside
+from interp.runs.provenance import digest
+from interp.showing import Shown, brief
 from interp.sites import Site
 from interp.stores.manifest import Shard, layout_of, manifest_name, read_config, read_manifest, verify_shards
 from interp.stores.orders import ordered_rows, shuffled_rows
@@ -34,8 +36,8 @@ Rows = slice | Sequence[int] | np.ndarray | Tensor
 """Which rows: a slice, or whole numbers [sample]; negative ones count from the end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RowBatch:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class RowBatch(Shown):
     """Rows of several sites; ``batch[site]`` is [sample, ...]."""
 
     acts: dict[Site, Tensor]
@@ -71,7 +73,7 @@ class _Scattered:
     stretches: list[tuple[int, int, int]]
 
 
-class ActivationStore:
+class ActivationStore(Shown):
     """Activations of several sites, row by row, on disk.
 
     Open one with :func:`open_store`. Shards are mapped, not loaded: memory is what a call returns.
@@ -346,10 +348,19 @@ class ActivationStore:
         verify_shards(self.path, self.shards, progress=progress)
         return self
 
+    def _facts(self) -> dict[str, Any]:
+        said = {"folder": self.path, "sites": [str(site) for site in self.sites], "rows": self.n_rows}
+        said |= {
+            "shards": len(self.shards),
+            "dtype": self._layout.dtype,
+            "configuration": digest(self.config),
+        }
+        return said | ({"missing ranks": list(self.missing_ranks)} if self.missing_ranks else {})
+
     def __repr__(self) -> str:
         part = f", without ranks {list(self.missing_ranks)}" if self.missing_ranks else ""
         shown = ", ".join(map(str, self.sites[:3])) + (", ..." if len(self.sites) > 3 else "")
-        return f"ActivationStore({str(self.path)!r}, {self.n_rows} rows of {shown} in {self._layout.dtype}{part})"
+        return f"ActivationStore({brief(self.path)!r}, {self.n_rows} rows of {shown} in {self._layout.dtype}{part})"
 
 
 def _positive(size: int) -> int:

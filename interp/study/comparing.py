@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from interp.errors import InputError, InterpError
+from interp.pages import document
 from interp.report.page import read
 from interp.results import Result
 from interp.runs.files import ensure_folder
+from interp.showing import Shown, brief
 from interp.study.comparison_page import write_page
 from interp.study.effort import STANDARD, Effort
 from interp.study.sides import DIFFERS, SAME, UNKNOWN, WITHIN, Hurdle, Row, Side
@@ -32,7 +34,7 @@ N_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Comparison:
+class Comparison(Shown):
     """What a comparison found."""
 
     a: Side
@@ -66,12 +68,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         found = f"{len(self.differing)} of {self.judged} figures differ"
-        return f"Comparison({self.a.name!r}, {self.b.name!r}: {found}; {str(self.html)!r})"
+        return f"Comparison({brief(self.a.name)!r}, {brief(self.b.name)!r}: {found}; {brief(self.html)!r})"
 
     def _repr_html_(self) -> str:
-        from interp.report.page import framed
-
-        return framed(self.html)
+        return document.frame_file(self.html, height=900, title="comparison") or Shown._repr_html_(self)
 
 
 def compare(

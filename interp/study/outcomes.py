@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.pages import document
 from interp.runs.files import ensure_folder
+from interp.showing import Shown, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,13 +19,20 @@ __all__ = ["Analysis"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Analysis:
+class Analysis(Shown):
     """A study that was run: where its report is, and what is in it."""
 
     html: Path
     json: Path
     sections: tuple[Mapping[str, Any], ...]
     interrupted: bool = False
+
+    def _facts(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"page": self.html, "interrupted": self.interrupted}
+        return said | {section["name"]: section["status"] for section in self.sections}
+
+    def _repr_html_(self) -> str:
+        return document.frame_file(self.html, height=900, title="report") or Shown._repr_html_(self)
 
     @property
     def folder(self) -> Path:
@@ -66,9 +75,4 @@ class Analysis:
 
     def __repr__(self) -> str:
         states = ", ".join(f"{section['name']} {section['status']}" for section in self.sections)
-        return f"Analysis({str(self.html)!r}: {states})"
-
-    def _repr_html_(self) -> str:
-        from interp.report.page import framed
-
-        return framed(self.html)
+        return f"Analysis({brief(self.html)!r}: {brief(states)})"

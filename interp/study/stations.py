@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 from interp.study.effort import STANDARD, Effort
 from interp.study.findings import Bearings, Finding
 
@@ -99,8 +100,8 @@ class Leaf:
     caption: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Section:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Section(Shown):
     """What a station hands back: a finding in one sentence, and the figures, tables and numbers behind it."""
 
     name: str

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +26,8 @@ FOLDER = Path(__file__).parent / "references"
 _NODE = re.compile(r"a(\d+)\.h(\d+)|m(\d+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reference:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Reference(Shown):
     """A published circuit; nodes ``input``, ``a9.h9``, ``m0``, ``logits``; edges ``a0.h1->a5.h5<k>``, ``m0->m1``."""
 
     task: str

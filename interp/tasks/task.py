@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import InputError, InterpError, StoreError, nearest
+from interp.escaping import encodable
+from interp.runs.provenance import digest
+from interp.showing import Shown, brief
 from interp.tasks import scoring
 from interp.tasks.published import Reference
 from interp.tasks.scoring import MEASURES, NONE
@@ -30,7 +33,7 @@ Logits = Float[Tensor, "batch *pos d_vocab"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Task:
+class Task(Shown):
     """Pairs of prompts with answers. Rows of everything belong together; prompts of a pair have one length.
 
     Raises
@@ -262,8 +265,8 @@ class Task:
 
         show = self.clean.show
         columns = {
-            "clean": [clean for clean, _ in self.texts],
-            "corrupted": [corrupted for _, corrupted in self.texts],
+            "clean": [encodable(clean) for clean, _ in self.texts],
+            "corrupted": [encodable(corrupted) for _, corrupted in self.texts],
             "answer": [[show(i) for i in row if i != NONE] for row in self.answers.tolist()],
             "wrong": [[show(i) for i in row if i != NONE] for row in self.wrong.tolist()],
         }
@@ -308,10 +311,25 @@ class Task:
             )
         return task
 
+    def _facts(self) -> dict[str, Any]:
+        said = {
+            "name": self.name,
+            "pairs": len(self),
+            "tokens": self.clean.ids.shape[1],
+            "measure": self.measure,
+        }
+        known = {
+            key: self.provenance[key] for key in ("source", "split", "corruption") if key in self.provenance
+        }
+        return said | known | {"published circuit": self.reference, "provenance": digest(self.provenance)}
+
+    def _listing(self) -> pd.DataFrame:
+        return self.select(slice(0, 20)).to_frame() if hasattr(self, "select") else self.to_frame()
+
     def __repr__(self) -> str:
         said = [f"{key}={self.provenance[key]}" for key in ("split", "corruption") if key in self.provenance]
         size = f"{len(self)} pairs of up to {self.clean.ids.shape[1]} tokens"
-        return f"Task({', '.join([repr(self.name), size, self.measure, *said])})"
+        return f"Task({', '.join([repr(brief(self.name)), size, self.measure, *map(brief, said)])})"
 
 
 def _sets(rows: Sequence[Sequence[int]]) -> Int[Tensor, "batch answer"]:

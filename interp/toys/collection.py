@@ -20,6 +20,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from interp.errors import CheckError, InputError, ModelError, nearest
+from interp.showing import Shown
 from interp.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ FAMILIES = ("mini", "group_networks", "induction", "planted_circuits", "superpos
 """The modules that hold families of networks, in the order in which their names are listed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Sample(Shown):
     """Inputs of an embedded network's own kind, with all that is known about them."""
 
     tokens: Tokens
@@ -46,8 +47,8 @@ class Sample:
     """One phrase: ``"100 of its 900 inputs 'a b ='"``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Embedded(ABC):
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Embedded(Shown, ABC):
     """A network that ships with the toolkit, the inputs it was made for, and the labels that are known for them.
 
     A family says in a subclass what its tokens are called (:attr:`strings`), what a report should tell of it

@@ -12,6 +12,7 @@ Lampinen et al. 2024, "Learned feature representations are biased by complexity,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -19,12 +20,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from interp.errors import InputError
+from interp.showing import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["BiasRecipe", "BiasRun", "explained_share", "train_biased"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BiasRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BiasRecipe(Shown):
     """The task and its training."""
 
     n_bits: int = 12
@@ -44,8 +49,8 @@ class BiasRecipe:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BiasRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class BiasRun(Shown):
     """A trained network with the shares of its last hidden layer."""
 
     module: nn.Sequential
@@ -55,6 +60,13 @@ class BiasRun:
     """Of the last hidden layer's variance, explained by the label: ``easy``, ``hard``."""
     learned: dict[str, int | None]
     """The first step (of each ten) at which the accuracy reached 99 %."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per label: accuracy, explained share, the step at which it was learnt."""
+        import pandas as pd
+
+        parts = {name: dict(getattr(self, name)) for name in ("accuracy", "share", "learned")}
+        return pd.DataFrame(parts).rename_axis("label").reset_index()
 
 
 def explained_share(activations: Float[Tensor, "sample d"], label: Tensor) -> float:

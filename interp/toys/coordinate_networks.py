@@ -13,12 +13,17 @@ representation hypothesis" (their evidence is pictures of unit maps and weight s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import InputError
+from interp.showing import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "CoordinateNetwork",
@@ -166,8 +171,8 @@ def sweep_span(
     return sum(spans) / len(spans)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Twins:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Twins(Shown):
     """The factored network and the dense one that draws its picture."""
 
     factored: CoordinateNetwork
@@ -178,6 +183,13 @@ class Twins:
     """Of the last hidden layer: ``factored``, ``dense``."""
     span: dict[str, float]
     """See :func:`sweep_span`."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per network: participation ratio and span."""
+        import pandas as pd
+
+        parts = {name: dict(getattr(self, name)) for name in ("participation", "span")}
+        return pd.DataFrame(parts).rename_axis("network").reset_index()
 
 
 def train_twin(

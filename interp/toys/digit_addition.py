@@ -28,6 +28,8 @@ from interp.edits import ablate
 from interp.errors import InputError
 from interp.models.loading import load
 from interp.runs.progress import progress as bar
+from interp.showing import Shown
+from interp.tables import tidy
 from interp.toys.networks import Shape, Transformer
 
 if TYPE_CHECKING:
@@ -102,8 +104,8 @@ def tasks(a: Digits, b: Digits) -> Answers:
     return 2 * run.clip(max=2) + carry
 
 
-@dataclass(frozen=True, kw_only=True)
-class DigitRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DigitRecipe(Shown):
     """The network and its training."""
 
     n_digits: int = 5
@@ -139,8 +141,8 @@ class DigitRecipe:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DigitRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class DigitRun(Shown):
     """A trained network and the loss of each answer digit along the way."""
 
     module: Transformer = field(repr=False)
@@ -153,6 +155,18 @@ class DigitRun:
         """The check (from 0) from which each answer digit's loss stays below so many nats; their count if never."""
         high = self.curve >= below
         return [int(column.nonzero()[-1]) + 1 if column.any() else 0 for column in high.T]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per check and answer digit."""
+        n_checks, n_digits = self.curve.shape
+        return tidy({"check": range(n_checks), "digit": range(n_digits)}, loss=self.curve.numpy())
+
+    def plot(self) -> go.Figure:
+        """The loss of each answer digit over the checks."""
+        from interp.plots import Series, lines
+
+        series = [Series(name=f"A{i}", y=column.numpy()) for i, column in enumerate(self.curve.T)]
+        return lines(list(range(len(self.curve))), series, x_title="check", y_title="loss (nats)")
 
 
 def train_digits(
@@ -196,8 +210,8 @@ def _losses(module: Transformer, a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scores:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Scores(Shown):
     """How often a network is right; nan where a count is nought."""
 
     exact: float
@@ -210,6 +224,18 @@ class Scores:
     tell has a row that sums to 1, whatever it prefers."""
     n_by_task: Int64[Tensor, "digit task"]
     n_by_run: Int64[Tensor, "run carry"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per answer digit and task: how often it is right, of how many."""
+        axes = {"digit": range(len(self.by_digit)), "task": TASKS}
+        return tidy(axes, accuracy=self.by_task.numpy(), n=self.n_by_task.numpy())
+
+    def plot(self) -> go.Figure:
+        """Accuracy by answer digit and task."""
+        from interp.plots import heatmap
+
+        rows = [f"A{i}" for i in range(len(self.by_digit))]
+        return heatmap(self.by_task.numpy(), rows=rows, columns=TASKS, unit="accuracy", span=(0.0, 1.0))
 
 
 def scores(network: Callable[[Tensor], Tensor], a: Digits, b: Digits) -> Scores:
@@ -242,8 +268,8 @@ def _shares(right: Tensor, kind: Tensor, n_kinds: int) -> tuple[Tensor, Tensor]:
     return (one * right[..., None]).sum(0) / count, count.long()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ablations:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Ablations(Shown):
     """What is lost when a component's output is replaced by its mean over questions."""
 
     components: tuple[str, ...]

@@ -16,12 +16,18 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from interp.errors import InputError
+from interp.showing import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = [
     "AdditionRecipe",
@@ -127,8 +133,8 @@ def phase_of(train_step: int | None, test_step: int | None, *, gap: int = GAP) -
     return "comprehension" if test_step - train_step < gap else "grokking"
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdditionRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AdditionRecipe(Shown):
     """How the toy is trained."""
 
     n_symbols: int = 10
@@ -159,8 +165,8 @@ class AdditionRecipe:
             raise InputError("steps, check_every and d must be at least 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AdditionRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class AdditionRun(Shown):
     """What became of one training of the toy."""
 
     recipe: AdditionRecipe
@@ -182,6 +188,22 @@ class AdditionRun:
     def rqi(self) -> float:
         """The last RQI."""
         return self.curve[-1][3]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per check of the training."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.curve), columns=pd.Index(["step", "train_accuracy", "accuracy", "rqi"]))
+
+    def plot(self) -> go.Figure:
+        """Accuracies and the RQI over the steps."""
+        from interp.plots import Series, lines
+
+        table = self.to_frame()
+        series = [
+            Series(name=name, y=table[name].to_numpy()) for name in ["train_accuracy", "accuracy", "rqi"]
+        ]
+        return lines(table["step"].tolist(), series, x_title="step", y_title="share")
 
     def first(self, column: int, threshold: float) -> int | None:
         """The first step at which a column of the curve reaches a threshold."""

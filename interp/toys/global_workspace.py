@@ -27,9 +27,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from interp.errors import InputError
+from interp.showing import Shown
+from interp.tables import tidy
 from interp.toys.networks import Shape, Transformer
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 __all__ = [
@@ -48,8 +51,8 @@ TINY = 1e-12
 """Added to probabilities under a logarithm: at the start long chains have less."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RoutingTrace:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class RoutingTrace(Shown):
     """What the controller chose for one addition, step by step."""
 
     a: int
@@ -83,6 +86,11 @@ class RoutingTrace:
             unit="probability",
             span=(0.0, 1.0),
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per step and module: the gate's probability."""
+        gates = self.gates.detach().numpy()
+        return tidy({"step": range(1, len(gates) + 1), "module": MODULES}, probability=gates)
 
     @staticmethod
     def _held(value: int | None) -> str:
@@ -264,8 +272,8 @@ def additions(n_digits: int, *, largest: int, held_out: float, seed: int) -> Set
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkspaceRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WorkspaceRecipe(Shown):
     """The task and its training."""
 
     n_digits: int = 10
@@ -288,8 +296,8 @@ class WorkspaceRecipe:
                 raise InputError(f"no rival {name!r} (rivals: lstm, transformer)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WorkspaceRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class WorkspaceRun(Shown):
     """A trained workspace beside networks that answer in one go, trained on the same pairs."""
 
     module: Workspace
@@ -299,6 +307,22 @@ class WorkspaceRun:
     n_parameters: dict[str, int]
     curve: tuple[tuple[int, float], ...] = field(repr=False)
     """Step, loss of the workspace in nats."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per network and set: the accuracy, and the number of parameters."""
+        sets = list(next(iter(self.accuracy.values())))
+        table = [[of[name] for name in sets] for of in self.accuracy.values()]
+        frame = tidy({"network": list(self.accuracy), "set": sets}, accuracy=table)
+        return frame.assign(n_parameters=frame["network"].map(self.n_parameters))
+
+    def plot(self) -> go.Figure:
+        """The loss of the workspace over training."""
+        from interp.plots import Series, lines
+
+        steps, losses = zip(*self.curve, strict=True)
+        return lines(
+            list(steps), [Series(name="loss", y=list(losses))], x_title="step", y_title="loss (nats)"
+        )
 
     def routes(self) -> dict[int, tuple[str, ...]]:
         """The program for each second addend."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupNetwork", "make", "names"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GroupNetwork(Embedded):
     """A network that was trained to multiply in a group."""
 

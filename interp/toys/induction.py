@@ -19,7 +19,7 @@ from interp.toys.repeats import period_of, repeated
 __all__ = ["InductionNetwork", "make", "names"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class InductionNetwork(Embedded):
     """The trained induction network; its tokens mean nothing, so they are called by their numbers."""
 

@@ -31,7 +31,7 @@ FIRST = ("agreement", "mood", "depth")
 """The labels that come first: what a study of a few labels looks at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Mini(Embedded):
     """The embedded language model."""
 

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.models import anatomy
+from interp.showing import Shown
 
 __all__ = ["Shape", "Transformer"]
 
 POSITIONS = ("embedding", "distance")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Shape(Shown):
     """The sizes of a :class:`Transformer`; ``d_mlp`` 0 leaves the MLPs out.
 
     ``positions`` says how it knows them: ``"embedding"`` adds a learned vector to the stream; ``"distance"`` adds a

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 
 __all__ = ["ACTIVATIONS", "Perceptron", "PerceptronShape", "Square"]
 
@@ -49,8 +50,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class PerceptronShape:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PerceptronShape(Shown):
     """The sizes of a :class:`Perceptron`."""
 
     order: int

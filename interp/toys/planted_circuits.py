@@ -33,7 +33,7 @@ DESIGNS = {
 """The circuits by name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Planted(Embedded):
     """A network with a planted circuit.
 

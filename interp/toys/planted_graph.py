@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 
 __all__ = ["Edge", "PlantedGraph"]
 
@@ -20,8 +21,8 @@ _NODE = re.compile(r"input|logits|m(?P<mlp>\d+)|a(?P<layer>\d+)\.h(?P<head>\d+)"
 _EDGE = re.compile(r"(?P<source>[^<>]+)->(?P<destination>[^<>]+)(<(?P<port>[qkv])>)?")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Edge:
+@dataclass(frozen=True, slots=True, order=True, repr=False)
+class Edge(Shown):
     """One term of one destination's input: ``str(Edge.parse("a0.h1->a1.h0<k>"))`` is the same string again."""
 
     source: str
@@ -57,7 +58,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PlantedGraph:
+class PlantedGraph(Shown):
     """The true edges of a network of ``n_layers`` layers with ``n_heads`` heads and an MLP each.
 
     Removing a source's term from a destination's input destroys the behaviour exactly where the edge is essential, or

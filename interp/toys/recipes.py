@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 from interp.toys.groups.words import Word
 from interp.toys.perceptron import ACTIVATIONS
 
@@ -19,8 +20,8 @@ __all__ = ["NETWORKS", "RECIPES", "Recipe", "published", "recipe_for"]
 NETWORKS = ("transformer", "mlp")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Recipe(Shown):
     """How a group network is trained."""
 
     network: str = "transformer"

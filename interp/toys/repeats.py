@@ -12,14 +12,21 @@ Induction Heads" (the scores).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from interp.errors import InputError, ModelError
+from interp.showing import Shown
+from interp.tables import tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = ["HeadScores", "copy_loss", "head_scores", "period_of", "repeated"]
 
@@ -67,8 +74,8 @@ def period_of(ids: Int64[Tensor, "batch pos"]) -> int:
     return period
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeadScores:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class HeadScores(Shown):
     """Mean attention [layer, head] that each head pays, in the second copy, to one place that has a name.
 
     A layer without attention is a row of zeros, as is the tail of one with fewer heads.
@@ -90,6 +97,25 @@ class HeadScores:
         grid = getattr(self, kind)
         layer, head = divmod(int(grid.argmax()), grid.shape[1])
         return layer, head, float(grid[layer, head])
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per kind, layer and head."""
+        kinds = ("previous", "induction", "duplicate", "first")
+        grids = np.stack([getattr(self, kind).cpu().numpy() for kind in kinds])
+        layers, heads = grids.shape[1:]
+        return tidy({"kind": kinds, "layer": range(layers), "head": range(heads)}, value=grids).assign(
+            n=self.n
+        )
+
+    def plot(self, kind: str = "induction") -> go.Figure:
+        """One kind of score of every head, a row per layer."""
+        from interp.plots import heatmap
+
+        grid = getattr(self, kind).cpu().numpy()
+        rows, columns = [f"layer {i}" for i in range(len(grid))], [f"head {i}" for i in range(grid.shape[1])]
+        return heatmap(
+            grid, rows=rows, columns=columns, title=f"attention to the {kind} place", span=(0.0, 1.0)
+        )
 
 
 def head_scores(model: Any, ids: Int64[Tensor, "batch pos"], *, batch_size: int = 64) -> HeadScores:

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from interp.errors import InputError
+from interp.showing import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = [
     "Automaton",
@@ -91,8 +97,8 @@ def by_hand() -> ParityNetwork:
     return module
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Automaton:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Automaton(Shown):
     """States with their output and their successor for each bit (-1 where no string shows it)."""
 
     start: int
@@ -191,13 +197,27 @@ def minimise(automaton: Automaton) -> Automaton:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ParityRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ParityRun(Shown):
     """A trained network and its automata along the way."""
 
     module: ParityNetwork
     curve: tuple[tuple[int, float, float, int], ...]
     """Epoch, loss, accuracy at length 50, states of the extracted automaton."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per check of the training."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.curve), columns=pd.Index(["epoch", "loss", "accuracy", "states"]))
+
+    def plot(self) -> go.Figure:
+        """The accuracy at length 50 over the epochs."""
+        from interp.plots import Series, lines
+
+        table = self.to_frame()
+        series = [Series(name=name, y=table[name].to_numpy()) for name in ["accuracy"]]
+        return lines(table["epoch"].tolist(), series, x_title="epoch", y_title="share")
 
 
 def train_parity(

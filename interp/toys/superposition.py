@@ -104,7 +104,7 @@ def feature_dimensionality(weight: Float[Tensor, "d_hidden feature"]) -> Float64
     return torch.where(shared > 0, gram.diagonal().square() / shared.where(shared > 0, torch.ones(())), 0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SuperpositionNetwork(Embedded):
     """A trained toy model of superposition; its inputs are feature vectors, not tokens."""
 

@@ -26,6 +26,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from interp.errors import InputError, InterpError
+from interp.showing import Shown
 from interp.toys.networks import Shape, Transformer
 from interp.toys.repeats import copy_loss, head_scores, repeated
 
@@ -37,8 +38,8 @@ HELD_OUT = 1_000_003
 """Added to the seed for the sequences that are measured on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InductionRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class InductionRecipe(Shown):
     """How the induction network is trained."""
 
     d_vocab: int = 64

@@ -29,6 +29,7 @@ from interp.runs import checkpoints
 from interp.runs.files import JsonLines, ensure_folder, write_bytes_atomic, write_json_atomic
 from interp.runs.progress import progress as bar
 from interp.runs.progress import stop_on_interrupt
+from interp.showing import Shown
 from interp.toys.exam import examine_model, failed
 from interp.toys.language import Corpus, tokenizer_json, vocabulary
 from interp.toys.language.writing import whole
@@ -42,8 +43,8 @@ TRAJECTORY = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """When a model is kept, as shares of ``steps``; the finished one is kept too."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MiniRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MiniRecipe(Shown):
     """Sizes and optimiser.
 
     The learning rate rises linearly, stays, and falls linearly to a fiftieth over ``steps``; then the same once more

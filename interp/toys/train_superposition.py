@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError, InterpError
+from interp.showing import Shown
 from interp.toys.superposition import Superposition, draw, feature_dimensionality, features_per_dimension
 
 __all__ = ["SHIPPED", "SuperpositionRecipe", "main", "superposition_loss", "train_superposition_networks"]
@@ -29,8 +30,8 @@ __all__ = ["SHIPPED", "SuperpositionRecipe", "main", "superposition_loss", "trai
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SuperpositionRecipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SuperpositionRecipe(Shown):
     """How toy models of superposition are trained."""
 
     n_features: int = 5

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from interp.errors import CheckError, InputError, StoreError
+from interp.showing import Shown
 from interp.toys.groups import Group
 from interp.toys.networks import Shape, Transformer
 from interp.toys.perceptron import Perceptron, PerceptronShape
@@ -25,8 +26,8 @@ __all__ = ["CURVE", "Checkpoint", "GroupRun", "network_of", "untrained"]
 CURVE = ("epoch", "train_accuracy", "test_accuracy", "train_loss", "test_loss")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Checkpoint:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Checkpoint(Shown):
     """The weights after an epoch."""
 
     epoch: int
@@ -38,8 +39,8 @@ class Checkpoint:
         return cls(epoch=epoch, state={k: v.detach().clone() for k, v in module.state_dict().items()})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GroupRun:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class GroupRun(Shown):
     """A trained group network and how it came to be."""
 
     module: Transformer | Perceptron = field(repr=False)

@@ -9,12 +9,14 @@ busy as those on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 from interp.toys.networks import Block, Shape, Transformer
 
 __all__ = ["Wiring"]
@@ -25,7 +27,7 @@ SCRATCH = 8
 """The least width of the idle parts' subspace."""
 
 
-class Wiring:
+class Wiring(Shown):
     """A :class:`Transformer` whose weights are set by hand, part by part; :meth:`finish` hands it out.
 
     Parameters
@@ -36,6 +38,9 @@ class Wiring:
         The sizes of the network. Its width is that of the subspaces and of ``scratch``, which takes what is over when
         the width is a multiple of ``n_heads`` and a head is as wide as the widest subspace.
     """
+
+    def _facts(self) -> dict[str, Any]:
+        return {"subspaces": {name: at.stop - at.start for name, at in self.at.items()}, "shape": self.shape}
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from interp.errors import InputError
+from interp.pages import document
+from interp.showing import Shown, brief
 from interp.sites import Site
 from sae.gallery import neuronpedia, page
 from sae.gallery.causal import CausalCard, causal_cards
@@ -22,7 +24,7 @@ __all__ = ["Dashboard", "dashboard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dashboard:
+class Dashboard(Shown):
     """The written page."""
 
     html: Path
@@ -33,9 +35,12 @@ class Dashboard:
     n_bytes: int
     seconds: float
 
+    def _repr_html_(self) -> str:
+        return document.frame_file(self.html, height=900, title="latents") or Shown._repr_html_(self)
+
     def __repr__(self) -> str:
         return (
-            f"Dashboard({self.html}: {self.n_latents} latents over {self.n_tokens} tokens, "
+            f"Dashboard({brief(self.html)}: {self.n_latents} latents over {self.n_tokens} tokens, "
             f"{self.n_bytes / 1e6:.1f} MB, {self.seconds:.0f} s)"
         )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor
 
 from interp.errors import InputError, nearest
+from interp.showing import Shown
 from interp.toys.groups.axioms import check_table
 from interp.toys.groups.families import build, generated
 from interp.toys.groups.irreps import Irrep, character_table, characters
@@ -21,7 +23,7 @@ from interp.toys.groups.table import GroupTable
 __all__ = ["Group"]
 
 
-class Group(GroupTable):
+class Group(Shown, GroupTable):
     """A finite group: ``table[i, j]`` is the index of the product of elements i and j.
 
     Parameters
@@ -84,6 +86,9 @@ class Group(GroupTable):
             A generator is no permutation, or the group is larger than 5040.
         """
         return cls.__new__(cls)._set(name, *generated(generators, name=name))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"name": self.name, "order": self.order, "abelian": self.is_abelian}
 
     def __repr__(self) -> str:
         return f"Group({self.name!r}, order={self.order}{', abelian' if self.is_abelian else ''})"

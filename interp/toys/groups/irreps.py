@@ -14,12 +14,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor
 
 from interp.errors import CheckError
+from interp.showing import Shown
 from interp.toys.groups.axioms import generating_set
 from interp.toys.groups.proof import Check, Proof, concluded
 from interp.toys.groups.traces import Kind, commuting, frobenius_schur
@@ -28,7 +30,7 @@ __all__ = ["Irrep", "character_table", "characters", "checks_of", "spread"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the basis is computed once, when first asked for
-class Irrep:
+class Irrep(Shown):
     """An irreducible real representation by orthogonal matrices."""
 
     label: str
@@ -91,6 +93,9 @@ class Irrep:
             It is not.
         """
         return concluded(repr(self), checks_of(self, generating_set(self.table)))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"label": self.label, "dimension": self.dim, "type": self.kind}
 
     def __repr__(self) -> str:
         return f"Irrep({self.label!r}, dim={self.dim}, {self.kind})"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from interp.showing import Shown
 from interp.toys.groups.axioms import span
 from interp.toys.groups.table import GroupTable
 
@@ -20,7 +22,7 @@ __all__ = ["Subgroup", "subgroups_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subgroup:
+class Subgroup(Shown):
     """A subgroup, by the indices of its elements."""
 
     members: Int64[Tensor, " member"]
@@ -47,6 +49,9 @@ class Subgroup:
     def right_cosets(self) -> Int64[Tensor, " element"]:
         """The number of the coset Hg that each element lies in."""
         return _numbered(self.table[self.members].amin(0))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"order": self.order, "index": self.index, "normal": self.normal, "class": self.conjugates}
 
     def __repr__(self) -> str:
         return f"Subgroup(order={self.order}, index={self.index}{', normal' if self.normal else ''})"

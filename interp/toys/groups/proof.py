@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.errors import CheckError
+from interp.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Proof:
+class Proof(Shown):
     """What was checked, all of which holds."""
 
     subject: str
@@ -51,6 +52,9 @@ class Proof:
             [(c.statement, c.deviation, c.tolerance, c.holds) for c in self.checks],
             columns=["statement", "deviation", "tolerance", "holds"],
         )
+
+    def _listing(self) -> pd.DataFrame:
+        return self.to_frame()
 
     def __repr__(self) -> str:
         return f"Proof({self.subject}: {len(self.checks)} checks hold, worst deviation {self.worst:.1e})"
