@@ -146,7 +146,9 @@ class Path(Shown):
 
     def alphas(self) -> np.ndarray:
         """A grid of strengths about the mean eigenvalue, 4 a decade, from above the rounding of the products."""
-        centre = max(self.values.sum() / len(self.values), np.finfo(float).tiny)
+        centre = self.values.sum() / len(self.values)
+        if centre < np.finfo(float).tiny / np.finfo(float).eps:
+            centre = 1.0  # constant rows: there is nothing to weigh, at any strength
         grid = np.logspace(-6, 3, 37)
         return centre * grid[grid > 10 * len(self.values) * self.eps]
 

@@ -156,9 +156,10 @@ def _answering(section: Section, study: Study, coder: Coder, site: Site) -> Sect
         return section
     sides = []
     for tokens in (task.clean, task.corrupted):
-        value = study.model.capture(tokens, site, batch_size=32)[site]
-        last = tokens.lengths.long().cpu() - 1
-        sides.append(coder.encode(value.cpu()[torch.arange(len(last)), last].flatten(1).float()).double())
+        value = study.model.capture(tokens, site, batch_size=32)[site].cpu()
+        if value.ndim > 2:  # a row a token, not a row an input
+            value = value[torch.arange(len(tokens)), tokens.lengths.long().cpu() - 1]
+        sides.append(coder.encode(value.flatten(1).float()).double())
     change = sides[0] - sides[1]
     mean, error = change.mean(0), change.std(0) / len(change) ** 0.5
     clear = mean.abs() > 3.3 * error  # of some hundred latents that fire at all, by chance less than one

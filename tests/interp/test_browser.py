@@ -66,6 +66,14 @@ def test_the_main_jobs_report_opens_offline_with_every_figure(browser: Any, tmp_
         ".map(e => [e.getAttribute('aria-label'), e.scrollWidth, e.clientWidth])"
     )
     assert opened.page.evaluate(clipped) == []
+    dead = (
+        "[...document.querySelectorAll('a[href^=\"#\"]')].map(a => decodeURIComponent(a.hash.slice(1)))"
+        ".filter(name => !document.getElementById(name))"
+    )
+    assert opened.page.evaluate(dead) == []  # every entry of the index leads somewhere
+    opened.page.click(".index a[href='#effects']")
+    assert opened.page.evaluate("location.hash") == "#effects"
+    until(opened.page, "document.getElementById('effects').getBoundingClientRect().top < innerHeight")
     shot = opened.page.screenshot(full_page=True, path=tmp_path / "report.png")
     assert len(shot) > 50_000
 

@@ -21,6 +21,8 @@ from interp.study.comparing import compare
 from interp.study.sides import DIFFERS, SAME
 from interp.toys import Shape, Transformer
 
+SMALL = Path(__file__).parents[1] / "data" / "mini_small" / "trajectory"
+
 
 @pytest.fixture(autouse=True)
 def quiet_afterwards() -> Iterator[None]:
@@ -142,6 +144,25 @@ def test_the_command_compares_folders_and_refuses_what_is_no_study(first, tmp_pa
     (tmp_path / "odd" / "report.json").write_text("{}")
     with pytest.raises(StoreError, match="no report of schema"):
         compare(first, tmp_path / "odd", out=out)
+
+
+@pytest.mark.slow
+def test_two_checkpoints_of_one_run_are_more_alike_than_a_trained_and_an_untrained_network(tmp_path) -> None:
+    from interp.metrics.baselines import random_init
+
+    models = [interp.load(str(SMALL / f"step-000{step}")) for step in (120, 600)]
+    models.append(random_init(models[1], seed=0))
+    tokens = interp.toys.embedded("mini").sample(4000).tokens
+    early, late, bare = (
+        analyze(m, out=tmp_path / f"s{i}", tokens=tokens, stations=["geometry"], preset="quick")
+        for i, m in enumerate(models)
+    )
+    one, other = compare(early, late, out=tmp_path / "c"), compare(late, bare, out=tmp_path / "d")
+    assert one.differing  # training changed it
+    assert one.similarity is not None
+    assert other.similarity is not None
+    alike = [float(np.mean(c.similarity.value)) for c in (one, other) if c.similarity is not None]
+    assert alike[0] > alike[1] + 0.15
 
 
 @pytest.mark.slow

@@ -185,7 +185,7 @@ def test_the_index_on_the_page_leads_to_what_it_lists_and_to_nothing_foreign(
     toy, tmp_path, monkeypatch
 ) -> None:
     def telling(study: Study) -> Section:
-        told = section(study)
+        told, site, latents = section(study), "blocks.1.hook_resid_post", random(30)
         (study.out / "own.html").write_text("<p>own")
         return replace(
             told,
@@ -193,19 +193,30 @@ def test_the_index_on_the_page_leads_to_what_it_lists_and_to_nothing_foreign(
             leaves=(Leaf(title="A page of its own", path=study.out / "own.html"),),
             findings=(
                 finding(href="#curve", low=0.8, high=1.0),
+                finding(name="unclear", chance=0.95),
                 finding(name="own", href=study.link("own.html", "#f=3")),
                 finding(name="evil", href="javascript:window.PWN=1"),
                 finding(name="away", href="https://example.com/x"),
                 finding(name="up", href="../../etc/passwd"),
+            ),
+            bearings=(
+                directions("probe", site, torch.stack([latents[7], random(1, seed=9)[0]])),
+                replace(
+                    directions("latent", site, latents),
+                    hrefs=tuple(study.link("own.html", f"#f={i}") for i in range(len(latents))),
+                ),
             ),
         )
 
     register(monkeypatch, Fake("good", 1, telling))
     done = analyze(toy, out=tmp_path, max_tokens=60)
     html = done.html.read_text("utf-8")
+    assert html.count('<tr class="unclear">') == 1  # of two probes one points along a latent
+    assert '<a href="stations/good/own.html#f=7">latent 7</a>' in html
+    assert '<li class="unclear">' in html
     assert '<a href="#curve">mood 0.9 ± 0.1 accuracy</a>' in html
     assert 'id="curve"' in html
-    assert html.count('href="stations/good/own.html') == 2
+    assert html.count('href="stations/good/own.html"') == 1
     assert (tmp_path / "stations/good/own.html").is_file()
     for foreign in ("javascript:", "example.com", "etc/passwd"):
         assert f'href="{foreign}' not in html

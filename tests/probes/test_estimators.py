@@ -168,3 +168,10 @@ def test_labels_that_no_probe_can_use_are_named() -> None:
         RidgeProbe(alpha="best").fit(x, np.arange(30) % 2)
     with pytest.raises(ValueError, match="it is 'empirical' or 'uniform'"):
         LDAProbe(priors="mine").fit(x, np.arange(30) % 2)
+
+
+def test_a_closed_form_probe_of_constant_rows_says_the_commonest_class() -> None:
+    """A token that every text has in one place: no variance, and no division by next to nothing."""
+    x, y = np.full((60, 5), 0.5), np.arange(60) % 3 // 2  # class 0 twice as often
+    for probe in (LDAProbe(), RidgeProbe()):
+        assert (probe.fit(x, y).predict(x) == 0).all()
