@@ -151,7 +151,7 @@ class TrainConfig(Shown):
     def _names(self) -> Iterator[str]:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if value not in choices:
+            if value not in choices and not (name == "kind" and _has_rule(value)):
                 hint = nearest(str(value), choices)
                 yield f"{name} = {value!r} is not known here; it is one of {list(choices)}{hint}"
 
@@ -226,6 +226,13 @@ class TrainConfig(Shown):
             raise InputError("d_sae, the number of latents, must be given")
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**given)
+
+
+def _has_rule(kind: str) -> bool:
+    """Whether a kind that is none of ours was put into the table of rules; asked only then, since it imports torch."""
+    from sae.rules import RULES
+
+    return kind in RULES
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -149,7 +149,7 @@
     row(block[name], i).forEach((found, j) => {
       if (!found) return;
       const value = row(block[`${name}_value`], i)[j] / 127;
-      rows.push([isLatent ? link(found - 1) : cell(`coordinate ${found - 1}`), cell(value.toFixed(2))]);
+      rows.push([isLatent ? link(found - 1) : cell(String(found - 1)), cell(value.toFixed(2))]);
     });
     return rows.length ? table(head, rows) : make("p", "note", "none");
   };
@@ -256,8 +256,8 @@
     const pair = make("div", "pair");
     if (!dead(i)) pair.append(titled("Fire together", "correlation of codes", related(block, "correlated", inside, ["latent", "r"], true)));
     pair.append(titled("Point alike", "cosine of directions", related(block, "neighbours", inside, ["latent", "cosine"], true)));
-    if (!dead(i)) pair.append(titled("Coordinates of the site", "correlation with the code", related(block, "coordinates", inside, ["", "r"], false)));
-    pair.append(titled("Direction", "share of its length", related(block, "alignment", inside, ["", "share"], false)));
+    if (!dead(i)) pair.append(titled("Coordinates of the site", "correlation with the code", related(block, "coordinates", inside, ["coordinate", "r"], false)));
+    pair.append(titled("Direction", "share of its length", related(block, "alignment", inside, ["coordinate", "share"], false)));
     parts.push(pair, ...rest);
     main.replaceChildren(...parts);
     main.scrollTop = 0;
