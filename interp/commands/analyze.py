@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from interp.commands.options import (
     Backend,
     Device,
     DryRun,
+    Preset,
     Resume,
     Seed,
     Texts,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from interp.study.planning import Plan
 
 
-Preset = Literal["quick", "standard", "deep"]
-_PRESET = "quick: a first look; standard; deep: every station's full form, with pages of their own."
 _MODEL = "A folder, a hub name, an embedded network such as mini or group:C59, or a function in a file (net.py:make)."
 _TOKENS = "Tokens to read, at most."
 
@@ -43,7 +42,7 @@ def analyze(  # noqa: PLR0913 - a command's options
     model: Annotated[str, typer.Argument(help=_MODEL, autocompletion=choices(*NETWORKS))] = "mini",
     texts: Texts = None,
     out: Annotated[Path, typer.Option(help="The folder to write the report into.")] = Path("report"),
-    preset: Annotated[Preset, typer.Option(help=_PRESET)] = "standard",
+    preset: Preset = "standard",
     seed: Seed = 0,
     device: Device = "auto",
     backend: Backend = "auto",

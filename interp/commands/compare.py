@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from interp.commands.invocation import Call, enroll, require_file, require_place
-from interp.commands.options import AsJson, Seed, Texts
+from interp.commands.options import AsJson, Preset, Seed, Texts
 
-Preset = Literal["quick", "standard", "deep"]
 _SIDE = "A folder that `interp analyze` wrote; or a model, which is studied first."
 
 
@@ -25,7 +24,7 @@ def compare(
     b: Annotated[str, typer.Argument(help=_SIDE)],
     out: Annotated[Path, typer.Option(help="The folder to write the page into.")] = Path("comparison"),
     texts: Texts = None,
-    preset: Annotated[Preset, typer.Option(help="How deeply models are studied.")] = "standard",
+    preset: Preset = "standard",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

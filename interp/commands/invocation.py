@@ -117,7 +117,9 @@ class Call:
         ensure_folder(folder)
         context = self._context
         options = {
-            _key(one): context.params[one.name] for one in context.command.params if one.name not in _SPOKEN
+            _key(one): context.params[one.name]
+            for one in context.command.params
+            if one.name in context.params and one.name not in _SPOKEN
         }
         record = {
             "schema": SCHEMA,

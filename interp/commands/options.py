@@ -27,6 +27,7 @@ __all__ = [
     "ModelOption",
     "NeededSites",
     "NeededTexts",
+    "Preset",
     "Resume",
     "Seed",
     "Sites",
@@ -70,6 +71,12 @@ NeededTexts = Annotated[Path, typer.Option(help=_TEXTS)]
 _SITES = "Where to read, such as 'blocks.*.hook_resid_post'; may be repeated."
 Sites = Annotated[list[str] | None, typer.Option(metavar="GLOB", help=_SITES)]
 NeededSites = Annotated[list[str], typer.Option(metavar="GLOB", help=_SITES)]
+Preset = Annotated[
+    Literal["quick", "standard", "deep"],
+    typer.Option(
+        help="quick: a first look; standard; deep: every station's full form, with pages of their own."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="For everything that is drawn.")]
 Device = Annotated[
     str,

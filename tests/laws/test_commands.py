@@ -88,7 +88,17 @@ def test_every_command_speaks_json_and_says_what_an_option_is_for(
 
 def test_an_option_of_one_name_is_one_thing() -> None:
     """The same text, kind and bounds wherever it stands; what a command writes or reads is its own to say."""
-    own = {"--out", "--site", "--model", "--graph", "--sites", "--texts", "--method", "--max-tokens"}
+    own = {
+        "--out",
+        "--site",
+        "--model",
+        "--graph",
+        "--sites",
+        "--texts",
+        "--method",
+        "--max-tokens",
+        "--label",
+    }
     seen: dict[str, dict[str, list[str]]] = {}
     for path, command in COMMANDS:
         for name, one in named(command).items():
