@@ -10,6 +10,7 @@ from interp.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Attribution": "attribution",
         "LensResult": "reading",
         "Readout": "readout",
         "Translators": "tuned",

@@ -6,10 +6,12 @@ given: so the logit difference is a sum too, exactly.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError
@@ -18,26 +20,32 @@ from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.anatomy import norm_eps, norm_weight, parameter
 from interp.models.inputs import as_tokens
 from interp.results import Result
+from interp.tokens import Tokens
 
-__all__ = ["direct_logit_attribution"]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Attribution", "direct_logit_attribution"]
 
 
 def direct_logit_attribution(
     model: Any,
     tokens: Any,
-    answers: Int[Tensor, "batch"],
-    wrong: Int[Tensor, "batch"] | None = None,
+    answers: Int[Tensor, "batch"] | Int[Tensor, "batch pos"],
+    wrong: Int[Tensor, "batch"] | Int[Tensor, "batch pos"] | None = None,
     *,
     by: Literal["layer", "head"] = "layer",
     baseline: Baseline = None,
     seed: int = 0,
-) -> Result:
-    """The share of each component in the logit of ``answers`` (minus that of ``wrong``) at the last token.
+) -> Attribution:
+    """The share of each component in the logit of ``answers`` (minus that of ``wrong``), at the last token or at all.
 
     Parameters
     ----------
     answers, wrong
-        [batch] token ids; without ``wrong`` the logit is taken relative to the mean logit of the vocabulary.
+        [batch] token ids, asked for at the last token; or [batch, pos], asked for at every real token (such as
+        ``model.logits(tokens).argmax(-1)``). Without ``wrong`` the logit is taken relative to the mean logit of the
+        vocabulary.
     by
         ``"layer"``: each attention and MLP output. ``"head"``: attention split by head, its output bias by itself.
     baseline, seed
@@ -45,10 +53,11 @@ def direct_logit_attribution(
 
     Returns
     -------
-    Result
-        Along ``component``, mean over examples with its error; the components sum to the logit difference exactly
-        (``.provenance["total"]``; rounding in ``["residue"]``). ``norm bias`` and ``unembed bias`` are components.
-        ``.provenance["per_example"]`` [batch][component].
+    Attribution
+        Along ``component``, mean over examples (at every token: over tokens, the error over texts); the components sum
+        to the logit difference exactly (``.provenance["total"]``; rounding in ``["residue"]``). ``norm bias`` and
+        ``unembed bias`` are components. ``.provenance["per_example"]`` [batch][component] (at every token: ``.grid``).
+        ``.figure(example)``: token by component.
 
     Notes
     -----
@@ -63,59 +72,114 @@ def direct_logit_attribution(
     if by not in ("layer", "head"):
         raise InputError(f"by={by!r}; it is 'layer' or 'head'")
     given, readout = as_tokens(model, tokens), Readout.of(model)
-    directions = _directions(readout, answers, wrong, len(given))
+    every = answers.ndim == 2
+    where = _Places(given, every)
+    right, other = where.of(answers), None if wrong is None else where.of(wrong)
+    directions = _directions(readout, right, other)
     names, sites = _components(model, by)
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
-    acts = model.capture(given, [*dict.fromkeys(sites.values()), last], positions="last")
-    stream = acts[last][:, 0].detach().double()
+    acts = model.capture(given, [*dict.fromkeys(sites.values()), last], positions=None if every else "last")
+    stream = where.of(acts[last]).detach().double()
     parts: dict[str, Tensor] = {}
     for name in names:
-        value = acts[sites[name]][:, 0].double()
+        value = where.of(acts[sites[name]]).double()
         if value.ndim == 3:
             parts |= {f"{name}.{head}": value[:, head] for head in range(value.shape[1])}
         elif by == "head" and name.endswith("attn_out"):
-            heads = acts[sites[name.replace("attn_out", "head")]][:, 0].double().sum(1)
+            heads = where.of(acts[sites[name.replace("attn_out", "head")]]).double().sum(1)
             parts[name.replace("attn_out", "attn bias")] = value - heads
         else:
             parts[name] = value
     parts["unwritten"] = stream - torch.stack(list(parts.values())).sum(0)
-    table, total = _through_norm(model, readout, stream, parts, directions, answers, wrong)
-    residue = float((table.sum(1) - total).abs().max())
+    table, total = _through_norm(model, readout, stream, parts, directions, right, other)
     labels = (*parts, "norm bias", "unembed bias")
     keep = [
         i for i, label in enumerate(labels) if label != "unwritten" or float(table[:, i].abs().max()) > 1e-3
     ]
-    value = table[:, keep].cpu().numpy()
-    n = len(value)
-    made = Result(
-        name="direct logit attribution",
-        value=value.mean(0),
-        stderr=value.std(0, ddof=1) / n**0.5 if n > 1 else None,
-        n=n,
-        axes=("component",),
-        ticks=(tuple(labels[i] for i in keep),),
-        convention="logits at the last token, final norm at the scale of the pass; components sum to the total"
-        + ("" if wrong is not None else "; relative to the mean logit"),
-        provenance={
-            "total": float(total.mean()),
-            "residue": residue,
-            "per_example": value.tolist(),
-            "model": model.name,
-            "no_chance": "compare with baseline=",
-            **({} if n > 1 else {"no_stderr": "one example: the error is over examples"}),
-        },
-    )
+    made = where.result(
+        table[:, keep].cpu().numpy(), tuple(labels[i] for i in keep), relative=wrong is None,
+        provenance={"total": float(total.mean()), "residue": float((table.sum(1) - total).abs().max()),
+                    "model": model.name, "no_chance": "compare with baseline="},
+    )  # fmt: skip
     if baseline is None:
         return made
     network, mixed = baselined(model, given, baseline, seed=seed)
     return beside(made, direct_logit_attribution(network, mixed, answers, wrong, by=by), baseline)
 
 
-def _directions(readout: Readout, answers: Tensor, wrong: Tensor | None, n: int) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attribution(Result):
+    """Shares of a logit by component. ``grid`` [component, batch, pos]: nan where none was asked for."""
+
+    grid: np.ndarray
+    words: tuple[tuple[str, ...], ...]
+    """The input's tokens as text [batch][pos]."""
+
+    def figure(self, example: int = 0) -> go.Figure:
+        """Token by component, the first component at the bottom; logits."""
+        from interp.plots import heatmap
+
+        if not 0 <= example < len(self.words):
+            raise InputError(f"example {example} of {len(self.words)}")
+        there = np.flatnonzero(np.isfinite(self.grid[:, example]).any(0))
+        return heatmap(
+            self.grid[::-1, example][:, there], rows=list(self.ticks[0])[::-1], diverging=True, title=self.name,
+            columns=[f"{i} {self.words[example][i]}" for i in there], unit="logit", x_title="token",
+            y_title="component",
+        )  # fmt: skip
+
+
+class _Places:
+    """Where logits are attributed: the last real token of each text, or every one."""
+
+    def __init__(self, given: Tokens, every: bool) -> None:
+        self.given, self.every = given, every
+        self.mask = given.mask
+        if not every:
+            steps = torch.arange(given.ids.shape[1], device=given.mask.device)
+            last = torch.where(given.mask, steps, -1).amax(1)
+            self.mask = steps == last[:, None]
+
+    def of(self, values: Tensor) -> Shaped[Tensor, "row ..."]:
+        """The values of [batch, pos, ...] at the places; [batch, 1, ...] and [batch] are those of the last token."""
+        n, length = self.given.ids.shape
+        if not self.every:
+            if values.shape[:1] != (n,):
+                raise InputError(f"answers must be [{n}], one a text; got {list(values.shape)}")
+            return values if values.ndim == 1 else values[:, 0]
+        if values.shape[:2] != (n, length):
+            raise InputError(f"answers must be [{n}, {length}], one a token; got {list(values.shape)}")
+        return values[self.mask.to(values.device)]
+
+    def result(
+        self, table: np.ndarray, labels: tuple[str, ...], *, relative: bool, provenance: dict[str, Any]
+    ) -> Attribution:
+        """Shares [row, component] as a Result."""
+        mask = self.mask.cpu().numpy()
+        grid = np.full((len(labels), *mask.shape), np.nan)
+        grid[:, mask] = table.T
+        texts = np.nonzero(mask)[0]
+        each = np.stack([table[texts == text].mean(0) for text in np.unique(texts)])
+        several, what = len(each) > 1, "every token, error over texts" if self.every else "the last token"
+        further: dict[str, Any] = {} if self.every else {"per_example": table.tolist()}
+        if not several:
+            further["no_stderr"] = "one example: the error is over examples"
+        return Attribution(
+            name="direct logit attribution", value=table.mean(0), n=len(table), axes=("component",), ticks=(labels,),
+            stderr=each.std(0, ddof=1) / len(each) ** 0.5 if several else None, grid=grid,
+            convention=f"logits at {what}, final norm at the scale of the pass; components sum to the total"
+            + "; relative to the mean logit" * relative,
+            words=tuple(tuple(row) for row in self.given.strings), provenance=provenance | further,
+        )  # fmt: skip
+
+
+def _directions(readout: Readout, answers: Tensor, wrong: Tensor | None) -> Tensor:
     table = readout.directions().detach().double()
     for ids in (answers, wrong):
-        if ids is not None and (ids.shape != (n,) or int(ids.min()) < 0 or int(ids.max()) >= table.shape[1]):
-            raise InputError(f"answers must be [{n}] token ids below {table.shape[1]}; got {list(ids.shape)}")
+        if ids is not None and (int(ids.min()) < 0 or int(ids.max()) >= table.shape[1]):
+            raise InputError(
+                f"answers are token ids below {table.shape[1]}; got {int(ids.min())} to {int(ids.max())}"
+            )
     reference = table.mean(1, keepdim=True) if wrong is None else table[:, wrong]
     return (table[:, answers] - reference).T * readout.scale
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.lenses.reading import LensResult, Readings
 from interp.lenses.readout import Readout, stream_sites
 from interp.metrics.baselines import Baseline, baselined, beside
 from interp.models.inputs import as_tokens
-from interp.results import Result
+from interp.tokens import Tokens
 
 __all__ = ["future_lens"]
 
@@ -32,7 +33,7 @@ def future_lens(
     batch_size: int = 16,
     baseline: Baseline = None,
     seed: int = 0,
-) -> Result:
+) -> LensResult:
     """Precision at 1 of the model's own prediction ``ahead`` tokens later, read from one hidden state, by site.
 
     Parameters
@@ -49,10 +50,10 @@ def future_lens(
 
     Returns
     -------
-    Result
-        Along ``site``; error over held-out sequences. ``.chance``: the same map from the streams of *other* tokens
-        (rows permuted in training), which learns the unigrams only. ``.provenance["surprisal"]``: mean nats that the
-        lens gives the model's token, by site.
+    LensResult
+        Along ``site``; error over held-out sequences. ``.figure(example)``: what each state says the model will say.
+        ``.chance``: the same map from the streams of *other* tokens (rows permuted in training), which learns the
+        unigrams only. ``.provenance["surprisal"]``: mean nats that the lens gives the model's token, by site.
 
     Notes
     -----
@@ -73,23 +74,29 @@ def future_lens(
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
     wanted = [*map(str, found), last]
     acts = model.capture(given, wanted, batch_size=batch_size)
-    best = model.logits(given, batch_size=batch_size).argmax(-1)
+    final = model.logits(given, batch_size=batch_size)
     pair = given.mask[:, : given.ids.shape[1] - ahead] & given.mask[:, ahead:]
     rows = torch.zeros_like(pair)
     rows[order[n_test:]] = True
-    fit, test = (pair & rows).to(best.device), (pair & ~rows).to(best.device)
+    fit, test = (pair & rows).to(final.device), (pair & ~rows).to(final.device)
     if not bool(fit.any() and test.any()):
         raise InputError(f"no pair of real tokens {ahead} apart on both sides of the split")
     end = pair.shape[1]
-    goal, answer = acts[last][:, ahead:][fit].double(), best[:, ahead:][test]
+    goal, later = acts[last][:, ahead:][fit].double(), final[:, ahead:][test].double().log_softmax(-1)
+    answer, out = later.argmax(-1), order[:n_test].sort().values
+    told = Readings(len(found), test[out.to(test.device)].cpu().numpy())
     text = torch.nonzero(test)[:, 0]
     shuffle = torch.randperm(int(fit.sum()), generator=torch.Generator().manual_seed(seed + 1))
     value, stderr, chance, surprisal = [], [], [], []
-    for site in found:
+    for i, site in enumerate(found):
         x = acts[site][:, :end].double()
         for target, scores in ((goal, value), (goal[shuffle], chance)):
             with torch.no_grad():
-                said = readout(_mapped(x[fit], target, x[test], ridge).to(acts[last].dtype)).log_softmax(-1)
+                said = (
+                    readout(_mapped(x[fit], target, x[test], ridge).to(acts[last].dtype))
+                    .double()
+                    .log_softmax(-1)
+                )
             hit = (said.argmax(-1) == answer).double()
             scores.append(float(hit.mean()))
             if scores is value:
@@ -98,12 +105,14 @@ def future_lens(
                     float(means.std(correction=1) / len(means) ** 0.5) if len(means) > 1 else np.nan
                 )
                 surprisal.append(float(-said.gather(-1, answer[:, None]).mean()))
-    made = Result(
+                told.fill(i, said, later, answer)
+    made = LensResult(
         name=f"future lens, {ahead} ahead", value=np.array(value), n=int(test.sum()), axes=("site",),
         ticks=(tuple(map(str, found)),), stderr=np.array(stderr), chance=np.array(chance),
         convention=f"precision@1 of the model's top token {ahead} positions later, ridge map, sequences held out"
         "; chance: rows permuted",
         provenance={"surprisal": surprisal, "permuted": chance, "ridge": ridge, "seed": seed, "model": model.name},
+        **told.fields(Tokens(ids=given.ids[out, :end], mask=given.mask[out, :end], show=given.show), answer),
     )  # fmt: skip
     if baseline is None:
         return made

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.results import Result
+from interp.tokens import Tokens
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["LensResult", "read"]
+__all__ = ["LensResult", "Readings", "read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LensResult(Result):
-    """A lens over sites and tokens. ``value``: mean divergence KL(model || lens), in nats, by site.
+    """A lens over sites and tokens. ``value``, by site: mean divergence KL(model || lens), in nats; of a future lens
+    its precision at 1, and its tokens are those that are held out.
 
     Arrays are [site, batch, pos]; padding holds nan (-1 for ids).
     """
@@ -59,64 +61,71 @@ class LensResult(Result):
         )
 
 
+class Readings:
+    """What a lens says at the kept tokens of [batch, pos], filled in site by site."""
+
+    def __init__(self, n_sites: int, keep: np.ndarray) -> None:
+        self.keep = keep
+        self.divergence, self.entropy, self.surprisal = (
+            np.full((n_sites, *keep.shape), np.nan) for _ in range(3)
+        )
+        self.top = np.full((n_sites, *keep.shape), -1, dtype=np.int64)
+
+    def fill(self, i: int, logp: Tensor, goal: Tensor, best: Tensor) -> None:
+        """Site ``i``: the lens's and the model's log probabilities [token, vocabulary], and the model's top tokens."""
+        for array, values in (
+            (self.divergence, (goal.exp() * (goal - logp)).sum(-1)),
+            (self.entropy, -(logp.exp() * logp).sum(-1)),
+            (self.surprisal, -logp.gather(-1, best[:, None])[:, 0]),
+            (self.top, logp.argmax(-1)),
+        ):
+            array[i][self.keep] = values.cpu().numpy()
+
+    def fields(self, tokens: Tokens, best: Tensor) -> dict[str, Any]:
+        """The fields of a LensResult over these tokens."""
+        right = self.top[:, self.keep] == best.cpu().numpy()
+        rows: Any = self.top.tolist()
+        said = tuple(
+            tuple(tuple(tokens.show(t) if t >= 0 else "" for t in row) for row in block) for block in rows
+        )
+        return {
+            "divergence": self.divergence, "entropy": self.entropy, "surprisal": self.surprisal, "top": self.top,
+            "agreement": right.mean(1), "words": tuple(tuple(row) for row in tokens.strings), "said": said,
+        }  # fmt: skip
+
+
 def read(
     name: str,
     logits_of: Callable[[int, Tensor], Tensor],
     streams: Sequence[Tensor],
     final: Tensor,
     *,
-    tokens: Any,
+    tokens: Tokens,
     sites: Sequence[Any],
     convention: str,
     provenance: dict[str, Any],
 ) -> LensResult:
     """Read every stream [batch, pos, d] by ``logits_of(site index, stream)``, one site at a time."""
     mask = tokens.mask.to(final.device)
-    goal = final.double().log_softmax(-1)
-    best = final.argmax(-1)
-    shape = (len(streams), *mask.shape)
-    divergence, entropy, surprisal = (np.full(shape, np.nan) for _ in range(3))
-    top = np.full(shape, -1, dtype=np.int64)
-    keep = mask.cpu().numpy()
+    told = Readings(len(streams), mask.cpu().numpy())
     with torch.no_grad():
+        goal, best = final[mask].double().log_softmax(-1), final[mask].argmax(-1)
         for i, stream in enumerate(streams):
-            logp = logits_of(i, stream).double().log_softmax(-1)
-            kl = (goal.exp() * (goal - logp)).sum(-1)
-            pairs = (
-                (divergence, kl),
-                (entropy, -(logp.exp() * logp).sum(-1)),
-                (surprisal, -logp.gather(-1, best[..., None])[..., 0]),
-                (top, logp.argmax(-1)),
-            )
-            for array, values in pairs:
-                array[i][keep] = values[mask].cpu().numpy()
-        said_always = goal[mask].exp().mean(0).log()
-        chance = float((goal[mask].exp() * (goal[mask] - said_always)).sum(-1).mean())
-    right = top == np.where(keep, best.cpu().numpy(), -2)
-    n = int(keep.sum())
-    per_text = [np.nanmean(np.where(keep, divergence[i], np.nan), axis=1) for i in range(len(streams))]
+            told.fill(i, logits_of(i, stream)[mask].double().log_softmax(-1), goal, best)
+        chance = float((goal.exp() * (goal - goal.exp().mean(0).log())).sum(-1).mean())
+    per_text = [np.nanmean(told.divergence[i], axis=1) for i in range(len(streams))]
     spread = np.array([np.std(v, ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan for v in per_text])
     sure = bool(np.isfinite(spread).all())
     why = {} if sure else {"no_stderr": "one text: the error is over texts"}
-    grid: Any = top.tolist()
-    said = tuple(
-        tuple(tuple(tokens.show(t) if t >= 0 else "" for t in row) for row in block) for block in grid
-    )
     return LensResult(
         name=name,
-        value=np.array([np.nanmean(divergence[i]) for i in range(len(streams))]),
+        value=np.array([np.nanmean(told.divergence[i]) for i in range(len(streams))]),
         stderr=spread if sure else None,
         chance=chance,
-        n=n,
+        n=int(told.keep.sum()),
         axes=("site",),
         ticks=(tuple(map(str, sites)),),
         convention=f"{convention}; chance: the model's mean prediction, said at every token",
         provenance=why | provenance,
-        divergence=divergence,
-        entropy=entropy,
-        surprisal=surprisal,
-        top=top,
-        agreement=right.sum((1, 2)) / n,
-        words=tuple(tuple(row) for row in tokens.strings),
-        said=said,
+        **told.fields(tokens, best),
     )

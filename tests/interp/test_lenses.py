@@ -112,6 +112,26 @@ def test_without_a_wrong_answer_the_reference_is_the_mean_logit() -> None:
     np.testing.assert_allclose(total, expected, atol=1e-4)
 
 
+def test_at_every_token_each_one_is_attributed_as_the_last_of_its_own_text(tmp_path: Path) -> None:
+    model, tokens = decoder("gpt2"), Tokens.of([[5, 6, 7, 8], [9, 10]])
+    answers = model.logits(tokens).argmax(-1)
+    every = direct_logit_attribution(model, tokens, answers, by="head")
+    assert every.n == 6
+    assert np.isnan(every.grid[:, 1, 2:]).all()
+    cut = direct_logit_attribution(
+        model, Tokens.of([[5, 6, 7], [9, 10]]), torch.stack([answers[0, 2], answers[1, 1]]), by="head"
+    )
+    assert cut.ticks == every.ticks
+    np.testing.assert_allclose(every.grid[:, 0, 2], cut.grid[:, 0, 2], atol=1e-5)
+    np.testing.assert_allclose(every.grid[:, 1, 1], cut.grid[:, 1, 1], atol=1e-5)
+    again = Result.load(every.save(tmp_path / "shares.safetensors"))
+    np.testing.assert_array_equal(again.grid, every.grid)  # type: ignore[attr-defined]
+    assert np.shape(every.figure(1).data[0].z) == (len(every.ticks[0]), 2)
+    assert np.shape(cut.figure(0).data[0].z) == (len(cut.ticks[0]), 1)
+    with pytest.raises(InputError, match=r"\[2, 4\], one a token"):
+        direct_logit_attribution(model, tokens, answers[:, :3])
+
+
 def test_a_fresh_tuned_lens_is_the_logit_lens_exactly() -> None:
     for family in ("gpt2", "llama", "toy"):
         model, tokens = decoder(family), some(family)
@@ -182,6 +202,11 @@ def test_a_planted_future_is_read_off_one_state_and_random_text_has_none(ahead: 
     found = future_lens(model, counting(), ahead=ahead)
     np.testing.assert_array_equal(np.asarray(found.value), 1.0)
     assert (np.asarray(found.chance) < 0.3).all()
+    given = np.array([[int(word) for word in row] for row in found.words])
+    assert given.shape == (10, 10 - ahead)  # a quarter of the texts, and what lies behind their ends
+    for top in found.top:
+        np.testing.assert_array_equal(top, (given + ahead + 1) % N_WORDS)
+    assert len(found.figure(3).layout.annotations) == found.top[:, 3].size
     if ahead:
         random = Tokens.full(torch.randint(N_WORDS, (60, 10), generator=torch.Generator().manual_seed(0)))
         nothing = future_lens(model, random, ahead=ahead)

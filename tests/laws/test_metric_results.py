@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import interp.lenses as lenses
 import interp.metrics as metrics
-from interp.lenses import LensResult
 from interp.metrics.declared import NOT_ASKED
 from interp.moments import Moments
 from interp.results import Result
@@ -118,9 +117,10 @@ def public() -> Iterator[str]:
     for package in (metrics, lenses):
         for name in package.__all__:
             held = getattr(package, name)
-            if inspect.isfunction(held) and inspect.signature(held, eval_str=True).return_annotation in (
-                Result, LensResult, dict[str, Result],
-            ):  # fmt: skip
+            if not inspect.isfunction(held):
+                continue
+            given = inspect.signature(held, eval_str=True).return_annotation
+            if given == dict[str, Result] or (inspect.isclass(given) and issubclass(given, Result)):
                 yield name
 
 
