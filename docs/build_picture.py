@@ -29,8 +29,8 @@ def take(report: Path, picture: Path) -> Path:
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        size = {"width": 1100, "height": 760}
-        page = browser.new_context(offline=True, viewport=size, reduced_motion="reduce").new_page()
+        page = browser.new_context(offline=True, reduced_motion="reduce").new_page()
+        page.set_viewport_size({"width": 1100, "height": 760})
         page.goto(report.resolve().as_uri())
         while not page.evaluate("Boolean(document.documentElement.dataset.ready)"):
             page.wait_for_timeout(50)  # playwright's own waiting needs eval, which the page forbids
