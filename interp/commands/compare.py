@@ -15,7 +15,7 @@ _SIDE = "A folder that `interp analyze` wrote; or a model, which is studied firs
 
 def register(app: typer.Typer) -> None:
     """Add `compare` to the command line."""
-    enroll(app, "compare", compare)
+    enroll(app, "compare", compare, configured=True)
 
 
 def compare(

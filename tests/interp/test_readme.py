@@ -61,6 +61,19 @@ def test_every_file_that_a_page_names_exists(root: Path, page: str) -> None:
     assert [str(path) for path in linked + named if not path.exists()] == []
 
 
+def test_every_file_on_the_map_is_there(root: Path) -> None:
+    """Also those named without their folder."""
+    text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+\.py)`", text))
+    there = {
+        path.name
+        for package in ("interp", "probes", "sae", "circuits")
+        for path in (root / package).rglob("*.py")
+    }
+    assert named
+    assert named - there == set()
+
+
 def test_the_page_on_the_command_line_knows_every_command(root: Path) -> None:
     from importlib.metadata import entry_points
 

@@ -23,6 +23,8 @@ FEW = {
     "analyze": ["mini"],
     "audit": ["mini"],
     "capture": ["mini", "--texts", "TEXTS", "--sites", "blocks.0.hook_resid_post"],
+    "compare": ["mini", "group:C59"],
+    "metrics": ["mini"],
     "probe": ["mini"],
     "circuit find": ["ioi", "--model", "mini"],
     "circuit report": ["ioi", "--model", "mini"],

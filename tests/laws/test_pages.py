@@ -18,7 +18,9 @@ import pytest
 
 from tests.browsing import CHROMIUM, chromium, opened
 
-PAGES = ("analysis", "circuit", "features", "attention", "tokens", "notebook", "gallery")
+PAGES = (
+    "analysis", "comparison", "geometry", "circuit", "features", "attention", "tokens", "notebook", "gallery",
+)  # fmt: skip
 SCHEMES = ("light", "dark")
 
 AUDIT = (Path(__file__).parent / "reading.js").read_text("utf-8")
@@ -56,6 +58,20 @@ def write_analysis(folder: Path) -> Path:
     from interp.study.analysis import analyze
 
     return analyze("group:D15", out=folder, max_tokens=2000).html
+
+
+def write_comparison(folder: Path) -> Path:
+    from interp.study.comparing import compare
+
+    return Path(compare("group:D15", "group:S4", out=folder, preset="quick", max_tokens=600).html)
+
+
+def write_geometry(folder: Path) -> Path:
+    from interp.cli import main
+
+    assert main(["-q", "metrics", "group:D15", "--max-tokens", "900", "--out", str(folder)]) == 0
+    (page,) = folder.glob("*.html")
+    return page
 
 
 def write_circuit(folder: Path) -> Path:
@@ -183,7 +199,7 @@ def test_every_page_has_the_same_paper_ink_and_type(
     assert (paper, ink) == ("rgb(252, 252, 250)", "rgb(29, 35, 41)")
     assert type_.startswith('Inter, "Source Sans 3"')
     sheets = page.evaluate("[...document.querySelectorAll('.sheet')].map((e) => getComputedStyle(e).display)")
-    assert sheets == (["grid"] if name in ("analysis", "circuit") else [])
+    assert sheets == (["grid"] if name in ("analysis", "comparison", "geometry", "circuit") else [])
 
 
 @pytest.mark.parametrize("name", BROWSED)
