@@ -159,6 +159,7 @@ def measure(args: argparse.Namespace) -> None:
         steps=steps,
         batch_size=batch,
         lr=1e-3,
+        auxk=0.0,
         precision="bf16",
         screen="never",
     )

@@ -17,15 +17,16 @@ __all__ = ["restore", "write"]
 _SCALES = ("read", "written", "center_in", "center_out")
 
 
-def write(folder: Path, learner: Learner, rows: Still | Flow, identity: dict[str, Any]) -> Path:
-    """Write the learner's whole state."""
+def write(folder: Path, learner: Learner, rows: Still | Flow, identity: dict[str, Any]) -> None:
+    """Write the learner's whole state; every process must ask, and the first one writes."""
     tensors = {f"coder.{name}": value for name, value in learner.coder.state_dict().items()}
     tensors |= {f"optimiser.{name}": value for name, value in learner.optimiser.tensors().items()}
+    tensors = learner.peers.whole(tensors | {"last_fired": learner.last_fired})
     tensors |= {f"scales.{name}": getattr(learner.scales, name) for name in _SCALES}
     tensors |= {f"rows.{name}": value for name, value in rows.tensors().items()}
-    tensors["last_fired"] = learner.last_fired
     manifest = {"smallest": learner.smallest.hex(), **identity}
-    return checkpoints.write(folder, learner.step, tensors, manifest)
+    if learner.peers.rank == 0:
+        checkpoints.write(folder, learner.step, tensors, manifest)
 
 
 def restore(
@@ -42,7 +43,7 @@ def restore(
     if found is not None:
         place, manifest, tensors = found
         _same_run(manifest, identity, place)
-        _take(learner, tensors, manifest)
+        _take(learner, learner.peers.own(tensors), manifest)
         kept = _part(tensors, "rows.")
         if kept:
             rows.restore(kept)

@@ -115,7 +115,7 @@ def _together(
         found = screen.together(_pieces(coder, x), _room(coder, x, screen), _MARGIN * guess, peers)
     if found is None:
         found = _sifted(coder, x, _MARGIN * guess)
-        if guess > 0 and peers.total(len(found[0])) < count:
+        if guess > 0 and peers.counted(len(found[0])) < count:
             found = _sifted(coder, x, 0.0)
     places, values, edge = _from_edge(*found, count, peers)
     return Support.of_flat(places, len(x), coder.d_sae), values, edge
@@ -154,7 +154,7 @@ def _rounded(coder: Coder, x: Tensor, guess: float, peers: Peers | Alone) -> tup
     if columns is None:
         guess = guess or _estimate(coder, x, peers)
     places = found(_MARGIN * guess)
-    if columns is None and guess > 0 and peers.total(len(places)) < count:
+    if columns is None and guess > 0 and peers.counted(len(places)) < count:
         places = found(0.0)
     support = Support.of_flat(places, len(x), coder.d_sae)
     values = dots(low, weight, support).add_(coder.b_enc[support.col])

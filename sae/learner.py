@@ -68,6 +68,8 @@ class Learner:
         """
         device = scales.read.device
         ask(config.precision, device)
+        peers = peers or Alone()
+        peers.ask(config)
         coder = Coder(
             len(scales.read), config.d_sae, config.k, kind=config.kind, seed=config.seed, wiring=config.wiring,
             d_out=len(scales.written), n_sites=config.n_sites, bandwidth=config.bandwidth,
@@ -79,14 +81,14 @@ class Learner:
                 coder.threshold.fill_(0.1)
             if config.kind == "codebook":  # entries of the size of what one of k is to explain
                 coder.W_dec.mul_((coder.d_in / config.k) ** 0.5)
-        coder.to(device)
+        coder = peers.part(coder.to(device))
         return cls(
             config=config,
             coder=coder,
             optimiser=Optimiser(config.optimizer, coder.named_parameters(), config.betas),
             scales=scales,
-            last_fired=torch.zeros(config.d_sae, dtype=torch.long, device=device),
-            peers=peers or Alone(),
+            last_fired=torch.zeros(coder.d_sae, dtype=torch.long, device=device),
+            peers=peers,
         )
 
     @property
@@ -107,7 +109,7 @@ class Learner:
         if not scaled:
             x, y = self.scales.scaled(x, y)
         dead = self.dead
-        self.n_dead = len(dead)
+        self.n_dead = self.peers.latents(len(dead))
         n_rows = self.peers.total(len(x))
         moment = Moment(
             n_rows=n_rows,
@@ -170,11 +172,11 @@ class Learner:
                 parameter.grad.mul_(mask)  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
         loss, error, power = sums.tolist()
         about = power - float(total.double().square().sum()) / n_rows
-        return {"loss": loss, "fvu": error / about, "l0": float(fired.sum()) / n_rows}
+        return {"loss": loss, "fvu": error / about, "l0": self.peers.latents(int(fired.sum())) / n_rows}
 
     def _clip(self) -> None:
         if self.config.clip:
-            torch.nn.utils.clip_grad_norm_(self.coder.parameters(), self.config.clip)
+            self.peers.clip_(self.coder.named_parameters(), self.config.clip)
 
     @torch.no_grad()
     def _settle(self) -> None:
@@ -221,8 +223,8 @@ class Learner:
     @torch.no_grad()
     def finished(self) -> Coder:
         """The coder as it is to be used: averaged if it was, in the coordinates of the data, of unit norm."""
-        coder = self.coder.alike()
-        coder.load_state_dict(self.coder.state_dict() | self.optimiser.averaged())
+        coder = self.coder.alike(d_sae=self.config.d_sae)
+        coder.load_state_dict(self.peers.whole(self.coder.state_dict() | self.optimiser.averaged()))
         one = self.config.n_sites == 1 and self.config.wiring == "sae"
         read: float | Tensor = float(self.scales.read[0]) if one else self.scales.read
         coder = coder.rescaled(read, None if one else self.scales.written)

@@ -20,12 +20,13 @@ from sae.precision import product
 from sae.products import read, write
 from sae.pursuit import pursue
 from sae.selection import Support, largest_of_rows
+from sae.sharding import Shards, objective_sharded
 
 if TYPE_CHECKING:
     from sae.coder import Coder
     from sae.config import TrainConfig
 
-__all__ = ["Bank", "Moment", "Terms", "objective", "objective_abreast", "rebuilt"]
+__all__ = ["Bank", "Moment", "Terms", "objective", "attempt", "objective_abreast", "rebuilt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Bank:
 
 def objective(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
     """The loss of ``coder`` on rows ``x`` and targets ``y``; for an SAE they are the same tensor."""
+    if isinstance(moment.peers, Shards):
+        return objective_sharded(coder, x, y, config, moment, moment.peers)
     if coder.rule.tied:
         return _tied(coder, x, y, moment)
     if coder.rule.pooled or coder.rule.columns is not None:
@@ -176,7 +179,7 @@ def _auxiliary(
     The error a row leaves is a constant here; the gradient reaches the dead latents' encoder and decoder, and no one
     else's.
     """
-    kept, pre = _attempt(coder, centred, dead, k_aux)
+    kept, pre = attempt(coder, centred, dead, k_aux)
     starts = torch.arange(0, kept.numel() + 1, kept.shape[1], device=kept.device)
     support = Support(starts, kept.view(-1), coder.d_sae)
     values = read(centred, None, coder.W_enc, coder.b_enc, pre.view(-1), support)
@@ -184,7 +187,7 @@ def _auxiliary(
 
 
 @torch.no_grad()
-def _attempt(coder: Coder, centred: Tensor, dead: Tensor, k_aux: int) -> tuple[Tensor, Tensor]:
+def attempt(coder: Coder, centred: Tensor, dead: Tensor, k_aux: int) -> tuple[Tensor, Tensor]:
     """[sample, k] which of the dead latents each row would use, and their pre-activations."""
     k = min(k_aux or max(1, coder.d_out // 2), len(dead))
     weight, bias = coder.W_enc.T.index_select(0, dead).T, coder.b_enc.index_select(0, dead)
@@ -262,7 +265,7 @@ def _auxiliary_abreast(  # noqa: PLR0913 - what one coder's has, of several
     for j in which:
         dead = moments[j].dead
         assert dead is not None  # the caller has looked
-        columns, values = _attempt(bank.coders[j], centred[j], dead, k_aux)
+        columns, values = attempt(bank.coders[j], centred[j], dead, k_aux)
         kept.append(columns.view(-1) + j * width)
         pre.append(values.view(-1))
         lengths += [columns.shape[1]]

@@ -2,16 +2,24 @@
 
 Each process takes its share of the rows of a step; gradients, counts and the latents that fired are summed, and the
 edge of BatchTopK is that of all rows together, so that n processes do what one would do with the whole batch, up to
-the order of additions. The processes come from a launcher (torchrun, accelerate): this room starts none.
+the order of additions. Where a dictionary is too wide for one process they share the latents instead (``sharding.py``).
+The processes come from a launcher (torchrun, accelerate): this room starts none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from sae.coder import Coder
+    from sae.config import TrainConfig
 
 __all__ = ["Alone", "Peers", "joined"]
 
@@ -24,6 +32,33 @@ class Alone:
     def total(self, number: int) -> int:
         """The sum of everyone's number."""
         return number
+
+    def counted(self, number: int) -> int:
+        """The sum of everyone's number of codes, candidates or latents."""
+        return self.total(number)
+
+    def latents(self, number: int) -> int:
+        """How many there are in all, where ``number`` are here."""
+        return number
+
+    def ask(self, config: TrainConfig) -> None:
+        """Whether a configuration can be trained so."""
+
+    def part(self, coder: Coder) -> Coder:
+        """The latents that are this process's."""
+        return coder
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's part of the tensors of all latents."""
+        return dict(tensors)
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of all latents, from everyone's part."""
+        return dict(tensors)
+
+    def clip_(self, named: Iterable[tuple[str, Tensor]], most: float) -> None:
+        """Scale the gradients of parameters so that together they are no longer than ``most``."""
+        torch.nn.utils.clip_grad_norm_([parameter for _, parameter in named], most)
 
     def add_(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by the sum of everyone's."""
@@ -86,6 +121,20 @@ class Peers(Alone):
         return super().kth_largest(torch.cat([p[:n] for p, n in zip(parts, lengths, strict=True)]), count)
 
 
-def joined() -> Alone:
-    """The processes of this run: all that a launcher has connected, or this one alone."""
-    return Peers() if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else Alone()
+def joined(split: str = "rows") -> Alone:
+    """The processes of this run, all that a launcher has connected, or this one alone.
+
+    Raises
+    ------
+    InputError
+        ``split``, what they share, is neither ``"rows"`` nor ``"latents"``.
+    """
+    if split not in ("rows", "latents"):
+        raise InputError(f"split = {split!r}: processes share 'rows' or 'latents'")
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return Alone()
+    if split == "rows":
+        return Peers()
+    from sae.sharding import Shards
+
+    return Shards()

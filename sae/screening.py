@@ -110,12 +110,12 @@ class Screen:
             found.append(places + rows.start * width)
             seen.append(pre.view(-1)[places])
         places, rough = torch.cat(found), torch.cat(seen).float()
-        if peers.total(len(places)) < count:
+        if peers.counted(len(places)) < count:
             return None
         doubt = self.error[places // width] + 2 * _U * rough
         low = peers.kth_largest(rough - doubt, count)  # the edge is not below this
         missed = low - float(self.error.max()) - 4 * _U * abs(low) <= cut
-        if peers.total(int(missed)):
+        if peers.counted(int(missed)):
             return None
         places = places[rough + doubt >= low]
         support = Support.of_flat(places, len(self.x), width)

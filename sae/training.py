@@ -22,7 +22,7 @@ from sae.courses import Course, Run, Unit, advance
 from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
-from sae.parallel import joined
+from sae.parallel import Alone, joined
 from sae.stacking import stacked
 from sae.supply import Flow, Still, columns_of, supply
 from sae.watching import Watch
@@ -44,6 +44,7 @@ def train(
     progress: bool | None = ...,
     together: bool = ...,
     device: Any = ...,
+    split: str = ...,
 ) -> Run: ...
 @overload
 def train(
@@ -59,6 +60,7 @@ def train(
     progress: bool | None = ...,
     together: bool = ...,
     device: Any = ...,
+    split: str = ...,
 ) -> tuple[Run, ...]: ...
 @overload
 def train(
@@ -74,6 +76,7 @@ def train(
     progress: bool | None = ...,
     together: bool = ...,
     device: Any = ...,
+    split: str = ...,
 ) -> dict[Any, Run]: ...
 def train(
     data: Any,
@@ -88,6 +91,7 @@ def train(
     progress: bool | None = None,
     together: bool = True,
     device: Any = None,
+    split: str = "rows",
 ) -> Run | tuple[Run, ...] | dict[Any, Run]:
     """Train a sparse autoencoder, a transcoder or a crosscoder; or several in one pass over the data.
 
@@ -120,6 +124,9 @@ def train(
         is the same to the bit.
     device
         Where to train; None: where the rows are (those of a store are on the CPU).
+    split
+        What several processes share: the ``"rows"`` of a batch, or the ``"latents"`` of a dictionary too wide for one
+        of them (``sharding.py``).
 
     Returns
     -------
@@ -168,7 +175,8 @@ def train(
     columns = [slice(None)] * len(configs) if sites is None else columns_of(data, sites)
     single = isinstance(config, TrainConfig)
     rows.device = None if device is None else torch.device(device)
-    courses = _courses(rows, configs, columns, out, resume=resume, single=single, through=through)
+    peers = joined(split)
+    courses = _courses(rows, configs, columns, out, peers, resume=resume, single=single, through=through)
     for number, course in enumerate(courses):
         course.watch = watch if single or watch is None else _numbered(watch, number)
         if sites is not None:
@@ -218,12 +226,12 @@ def _courses(  # noqa: PLR0913 - the run's parts
     configs: tuple[TrainConfig, ...],
     columns: Sequence[slice],
     out: Any,
+    peers: Alone,
     *,
     resume: bool,
     single: bool,
     through: Through | None,
 ) -> list[Course]:
-    peers = joined()
     scales = _scales(rows, configs[0])
     courses = []
     for number, (config, mine) in enumerate(zip(configs, columns, strict=True)):
@@ -304,7 +312,7 @@ def _loop(
                 speed = (step - first) * config.batch_size / (time.perf_counter() - began)
                 bar.set_postfix_str(_told(courses, speed))
             bar.update(1)
-            stopped = peers.total(int(stop.requested)) > 0 if peers.size > 1 else stop.requested
+            stopped = peers.counted(int(stop.requested)) > 0 if peers.size > 1 else stop.requested
             late = config.checkpoint_every and step % config.checkpoint_every == 0
             if late or step == config.steps or stopped:
                 for course in courses:

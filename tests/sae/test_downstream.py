@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,10 +81,10 @@ def test_it_lowers_what_the_model_loses_and_a_run_resumes_to_the_same_coder(
     assert sum(told[-5:]) < sum(told[:5])
     advance, config = Learner.advance, replace(config, checkpoint_every=10)
 
-    def failing(self: Learner, *args: object) -> dict[str, float]:
+    def failing(self: Learner, *args: Any, **options: Any) -> dict[str, float]:
         if self.step == 17:
             raise RuntimeError("killed")
-        return advance(self, *args)  # pyright: ignore[reportArgumentType]
+        return advance(self, *args, **options)
 
     monkeypatch.setattr(Learner, "advance", failing)
     with pytest.raises(RuntimeError, match="killed"):
