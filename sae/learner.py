@@ -15,6 +15,8 @@ from sae.objectives import Moment, Terms, objective, rebuilt
 from sae.optimisers import Optimiser
 from sae.parallel import Alone
 from sae.precision import ask, products
+from sae.sharding import Shards
+from sae.splitting import objective_sharded
 from sae.wiring import reach
 
 __all__ = ["Learner", "Scales"]
@@ -121,7 +123,10 @@ class Learner:
         for parameter in coder.parameters():
             parameter.grad = None
         with products(config.precision, x.device):
-            terms = objective(coder, x, y, config, moment)
+            if isinstance(self.peers, Shards):
+                terms = objective_sharded(coder, x, y, config, moment, self.peers)
+            else:
+                terms = objective(coder, x, y, config, moment)
             terms.loss.backward()
         told = y.new_zeros(1)
         if through is not None:

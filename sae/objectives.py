@@ -20,7 +20,6 @@ from sae.precision import product
 from sae.products import read, write
 from sae.pursuit import pursue
 from sae.selection import Support, largest_of_rows
-from sae.sharding import Shards, objective_sharded
 
 if TYPE_CHECKING:
     from sae.coder import Coder
@@ -70,8 +69,6 @@ class Bank:
 
 def objective(coder: Coder, x: Tensor, y: Tensor, config: TrainConfig, moment: Moment) -> Terms:
     """The loss of ``coder`` on rows ``x`` and targets ``y``; for an SAE they are the same tensor."""
-    if isinstance(moment.peers, Shards):
-        return objective_sharded(coder, x, y, config, moment, moment.peers)
     if coder.rule.tied:
         return _tied(coder, x, y, moment)
     if coder.rule.pooled or coder.rule.columns is not None:

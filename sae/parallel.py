@@ -15,13 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from interp.errors import InputError
-
 if TYPE_CHECKING:
     from sae.coder import Coder
     from sae.config import TrainConfig
 
-__all__ = ["Alone", "Peers", "joined"]
+__all__ = ["Alone", "Peers"]
 
 
 class Alone:
@@ -119,22 +117,3 @@ class Peers(Alone):
         parts = [torch.empty_like(room) for _ in range(self.size)]
         dist.all_gather(parts, room)
         return super().kth_largest(torch.cat([p[:n] for p, n in zip(parts, lengths, strict=True)]), count)
-
-
-def joined(split: str = "rows") -> Alone:
-    """The processes of this run, all that a launcher has connected, or this one alone.
-
-    Raises
-    ------
-    InputError
-        ``split``, what they share, is neither ``"rows"`` nor ``"latents"``.
-    """
-    if split not in ("rows", "latents"):
-        raise InputError(f"split = {split!r}: processes share 'rows' or 'latents'")
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return Alone()
-    if split == "rows":
-        return Peers()
-    from sae.sharding import Shards
-
-    return Shards()

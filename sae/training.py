@@ -22,7 +22,8 @@ from sae.courses import Course, Run, Unit, advance
 from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
-from sae.parallel import Alone, joined
+from sae.parallel import Alone
+from sae.sharding import joined
 from sae.stacking import stacked
 from sae.supply import Flow, Still, columns_of, supply
 from sae.watching import Watch

@@ -17,7 +17,8 @@ from interp.errors import InputError
 from sae.coder import Coder
 from sae.learner import Learner
 from sae.selection import largest_of_rows
-from sae.sharding import Shards, _winners
+from sae.sharding import Shards
+from sae.splitting import winners
 from tests.interp.stores import finished, in_child
 from tests.sae.test_training import planted
 
@@ -184,5 +185,5 @@ def test_latents_of_equal_value_are_kept_by_number_across_processes(monkeypatch:
         shards = object.__new__(Shards)
         shards.rank, shards.size = rank, 2
         col = candidates[rank]
-        support, _ = _winners(coder, col, halves[rank].gather(1, col), 5, shards)
+        support, _ = winners(coder, col, halves[rank].gather(1, col), 5, shards)
         assert torch.equal(support.dense(torch.ones(len(support.col))) > 0, expected[:, 8 * rank :][:, :8])
