@@ -86,6 +86,7 @@ def attention(study: Study, task: Any, nodes: Mapping[str, float]) -> tuple[list
         plates.append(
             Plate(
                 title=f"Attention of head {node}",
+                half=True,
                 anchor=anchor_of(node),
                 figure=heatmap(
                     pattern[-len(words) :, -len(words) :],

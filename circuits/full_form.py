@@ -43,6 +43,8 @@ class _Found:
 
 def n_passes(study: Study) -> float:
     """Forward passes, in sequences of the study: sizes x circuits for the curve, the search, the exact edges."""
+    if study.task is None and study.model.tokenizer is None:
+        return 0.0
     length = 16 if study.task is None else int(study.task.clean.ids.shape[1])
     share = length / max(1, int(study.tokens.ids.shape[1]))
     others = 6 if study.name == "mini" else (1 if study.model.tokenizer is not None else 0)

@@ -16,7 +16,7 @@ from interp.study.stations import Estimate, Plate, Section, Study, Table
 from probes.bearing import anchor_of, bearings_of, findings_of
 from probes.generic import generic_labels
 from probes.sweeping import SweepResult, sweep
-from probes.verdicts import N_CONTROLS, N_TEXTS, verdicts
+from probes.verdicts import N_CONTROLS, n_texts, verdicts
 
 __all__ = ["STATION", "ProbeStation"]
 
@@ -62,7 +62,7 @@ class ProbeStation:
             closed = 2 * min(n, known) * d**2 + 30 * d**3
             # small products and the optimiser's own steps run at about a third of a large product's speed
             work += fits * (0.012 + (logistic if n_classes <= MANY_CLASSES else closed) / 1e10)
-            passes += (N_CONTROLS + 2) * min(N_TEXTS, len(study.tokens)) if study.effort.full else 0
+            passes += (N_CONTROLS + 2) * n_texts(study) if study.effort.full else 0
         return Estimate(forward_passes=passes, seconds=work, memory_bytes=16 * n * d * (1 + len(sites)))
 
     def run(self, study: Study) -> Section:
@@ -94,7 +94,9 @@ class ProbeStation:
             title=self.title,
             summary=" ".join(_finding(name, result) for name, result in list(sweeps.items())[:MAX_LABELS])
             + _others(sweeps),
-            plates=tuple(_plate(name, result) for name, result in sweeps.items()),
+            plates=tuple(
+                _plate(name, result, half=len(sweeps) > MAX_LABELS) for name, result in sweeps.items()
+            ),
             tables=tuple(_table(name, result) for name, result in sweeps.items()),
             numbers={name: _numbers(result) for name, result in sweeps.items()},
             caveats=(*lost, *_unseen(sweeps), *_caveats(study)),
@@ -180,7 +182,7 @@ def _finding(name: str, result: SweepResult) -> str:
     )
 
 
-def _plate(name: str, result: SweepResult) -> Plate:
+def _plate(name: str, result: SweepResult, *, half: bool = False) -> Plate:
     figure = result.plot()
     figure.update_layout(title=None)
     control = (
@@ -194,6 +196,7 @@ def _plate(name: str, result: SweepResult) -> Plate:
     return Plate(
         title=f"Probe accuracy: {name}",
         anchor=anchor_of(name),
+        half=half,
         figure=figure,
         caption=(
             f"{result.n} tokens of {result.n_groups} texts, {len(result.classes)} classes; "

@@ -22,11 +22,19 @@ from probes.causation import NOT_ENCODED, UNUSED, USED
 from probes.erasing import leace
 from probes.sweep_result import SweepResult
 
-__all__ = ["N_CONTROLS", "N_TEXTS", "is_encoded", "verdicts"]
+__all__ = ["N_CONTROLS", "is_encoded", "n_texts", "verdicts"]
 
-N_TEXTS = 32
+N_TEXTS, N_TOKENS = 32, 2048
+"""Texts that the model reads again and again, and about how many tokens in all."""
+LEAST_TEXTS = 8
 N_CONTROLS = 19
 """Random subspaces; 19 is the fewest with which a p-value reaches 0.05."""
+
+
+def n_texts(study: Study) -> int:
+    """How many texts are read under every erasure."""
+    fitting = N_TOKENS // max(1, int(study.tokens.ids.shape[1]))
+    return min(len(study.tokens), max(LEAST_TEXTS, min(N_TEXTS, fitting)))
 
 
 def is_encoded(result: SweepResult, best: int) -> bool:
@@ -47,10 +55,10 @@ def verdicts(
 
     Notes
     -----
-    Cost: 21 forward passes of 32 texts a label that is encoded.
+    Cost: 21 forward passes of at most 32 texts a label that is encoded.
     """
     lines, numbers, findings, lost = [], {}, [], []
-    texts, metric = study.tokens[:N_TEXTS], _prediction(study)
+    texts, metric = study.tokens[: n_texts(study)], _prediction(study)
     for name, result in sweeps.items():
         best = int(np.nanargmax(np.asarray(result.value)))
         site = result.ticks[0][best]
@@ -129,12 +137,12 @@ def _prediction(study: Study) -> Any:
     """Logits -> mean log-probability (nats) of the next token in each text; None where the model predicts none."""
     if not study.model.causal or study.tokens.ids.shape[1] < 3:
         return None
-    few = study.tokens[:N_TEXTS]
+    few = study.tokens[: n_texts(study)]
     if study.model.logits(few[:1]).ndim != 3:
         return None
     answer = study.labels.get("answer")
     if answer is not None:
-        goal = answer[:N_TEXTS].cpu()
+        goal = answer[: n_texts(study)].cpu()
         real = goal >= 0
     else:
         goal = torch.cat([few.ids[:, 1:], few.ids[:, :1]], 1).cpu()

@@ -125,6 +125,7 @@ def _curve(name: str, result: Result, unit: str) -> Plate:
     return Plate(
         title=name[:1].upper() + name[1:],
         anchor=_anchor(name),
+        half=True,
         figure=lines(list(result.ticks[0]), series, x_title="site", y_title=unit),
         caption=(
             f"{result.convention}. n = {result.n}. Band: 95% interval; grey: the same network with fresh random "

@@ -143,6 +143,7 @@ def outcome(
                 "caption": plate.caption,
                 "figure": figure_json(plate.figure),
                 "anchor": _anchor(plate.anchor),
+                "half": plate.half,
             }
             for plate in found.plates
         ],

@@ -70,7 +70,11 @@ def _whole(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report with what reports of earlier versions lack."""
     new = {"leaves": (), "expected": None, "findings": ()}
     sections = [
-        {**new, **section, **{k: [{"anchor": "", **one} for one in section[k]] for k in ("plates", "tables")}}
+        {
+            **new,
+            **section,
+            **{k: [{"anchor": "", "half": False, **one} for one in section[k]] for k in ("plates", "tables")},
+        }
         for section in report["sections"]
     ]
     return {"index": None, **report, "sections": sections}

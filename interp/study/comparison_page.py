@@ -248,7 +248,7 @@ def _curve(title: str, sides: Any, names: tuple[str, str], same: bool, both: tup
         series.append(Series(name=name, y=y))
     figure = lines(ticks, series, x_title="site" if same else "depth", y_title=title)
     figure.update_traces(connectgaps=True)
-    return Plate(title=title[:1].upper() + title[1:], figure=figure)
+    return Plate(title=title[:1].upper() + title[1:], figure=figure, half=True)
 
 
 def _depth(site: str, n_layers: int | None) -> float:

@@ -78,6 +78,8 @@ class Plate:
     caption: str = ""
     anchor: str = ""
     """A name by which links on the page find it; plain letters, digits, ``-`` and ``_``."""
+    half: bool = False
+    """Whether half of the page's width is enough, so that two stand side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
