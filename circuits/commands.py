@@ -25,6 +25,7 @@ from circuits.options import (
 from circuits.telling.commands import differ, tell
 from interp.commands.invocation import Call, enroll, require_place
 from interp.commands.options import AsJson, Backend, Device, DryRun, ModelOption, Seed
+from interp.commands.saying import say
 
 
 def register(app: typer.Typer) -> None:
@@ -93,10 +94,10 @@ def find(  # noqa: PLR0913  (one option each)
     write_csv(graph, out / "edges.csv")
     write_json_atomic(out / "circuit.json", record)
     if as_json:
-        typer.echo(json.dumps(record, indent=2))
+        say(json.dumps(record, indent=2))
         return
-    typer.echo(_sentence(record))
-    typer.echo(str(out / "circuit.json"))
+    say(_sentence(record))
+    say(str(out / "circuit.json"))
 
 
 def _record(graph: Any, faithfulness: Any, chosen: Any, question: Any) -> dict[str, Any]:

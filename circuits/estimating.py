@@ -7,7 +7,7 @@ import math
 import time
 from typing import Any
 
-import typer
+from interp.commands.saying import say
 
 __all__ = ["estimate", "say_cost"]
 
@@ -62,9 +62,9 @@ def say_cost(model: Any, task: Any, *, method: str, steps: int, gqa: str, check:
     """Write the estimate to standard output."""
     cost = estimate(model, task, method=method, steps=steps, gqa=gqa, check=check)
     if as_json:
-        typer.echo(json.dumps(cost, indent=2))
+        say(json.dumps(cost, indent=2))
         return
-    typer.echo(
+    say(
         f"{cost['edges']} edges on {cost['pairs']} pairs, {cost['forward_passes']} forward passes and "
         f"{cost['backward_passes']} with gradients: about {cost['seconds']:.0f} s, at least "
         f"{cost['memory_bytes'] / 1e6:.0f} MB of memory, {cost['disk_bytes'] / 1e6:.1f} MB of disk"

@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 
+from interp.commands.saying import PlainFormatter, say
 from interp.errors import InterpError
 
 GROUP = "interp.commands"
@@ -86,7 +87,7 @@ def _interrupted() -> int:
     said = (
         "what is on disk is whole; where the command keeps what it finished, the same one goes on from there"
     )
-    typer.echo(f"interrupted: {said}", err=True)
+    say(f"interrupted: {said}", err=True)
     return 130
 
 
@@ -143,7 +144,7 @@ def _say_version(wanted: bool) -> bool:
     if wanted:
         from interp._version import __version__
 
-        typer.echo(f"interp-toolkit {__version__}")
+        say(f"interp-toolkit {__version__}")
         raise typer.Exit
     return wanted
 
@@ -162,7 +163,7 @@ def _root(
 def _speak_on_stderr(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     form = "%(levelname)s %(name)s: %(message)s" if level < logging.INFO else "%(message)s"
-    handler.setFormatter(logging.Formatter(form))
+    handler.setFormatter(PlainFormatter(form))
     for name in PACKAGES:
         package_logger = logging.getLogger(name)
         package_logger.handlers = [handler]  # replaced, not added: main() may run more than once in a process
@@ -174,7 +175,7 @@ def _speak_on_stderr(level: int) -> None:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     logger.debug("raised here", exc_info=True)
     return 1
 

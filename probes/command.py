@@ -23,6 +23,7 @@ from interp.commands.options import (
     Sites,
     choices,
 )
+from interp.commands.saying import say
 
 logger = logging.getLogger("interp")
 
@@ -78,7 +79,7 @@ def probe(  # noqa: PLR0913 - a command's options
     where = sites or ["blocks.*.hook_resid_post"]
     if dry_run:
         cost = estimate(network, tokens, known, where, method, n_seeds, max_samples, extra or ())
-        typer.echo(json.dumps(cost, indent=2) if as_json else _cost(cost))
+        say(json.dumps(cost, indent=2) if as_json else _cost(cost))
         return
     call.keep(out)
     found = sweep(
@@ -86,21 +87,39 @@ def probe(  # noqa: PLR0913 - a command's options
         seeds=range(seed, seed + n_seeds), max_samples=max_samples, progress=True,
     )  # fmt: skip
     table = found.table()
-    table.to_csv(out / "probes.csv", index=False)
+    _keep(out, network, found, table)
+    if as_json:
+        say(json.dumps({"out": str(out), "rows": json.loads(table.to_json(orient="records"))}, indent=2))
+    else:
+        say(table.round(3).to_string(index=False))
+    logger.info("written to %s", out)
+
+
+def _keep(out: Path, network: Any, found: Any, table: Any) -> None:
+    """The table as CSV, a file of each result, and all figures as one page with its JSON."""
+    import numpy as np
+
+    from interp.escaping import csv_text
+    from interp.report import outcome, report, write
+    from interp.runs.files import write_bytes_atomic
+    from interp.runs.provenance import provenance
+    from interp.study.stations import Plate, Section
+
+    write_bytes_atomic(out / "probes.csv", csv_text(table).encode())
+    sections = []
     for i, (name, one) in enumerate(found.items()):  # labels come from files; their names are no paths
         one.save(out / f"label-{i}.safetensors")
-        figures = [one.plot()]
-        figures += [one.plot_transfer()] if one.transfer is not None else []
-        figures += [one.plot_curve()] if one.curve is not None else []
-        for j, figure in enumerate(figures):
-            figure.update_layout(title=name).write_html(out / f"label-{i}-{j}.html", include_plotlyjs=True)
-    if as_json:
-        typer.echo(
-            json.dumps({"out": str(out), "rows": json.loads(table.to_json(orient="records"))}, indent=2)
-        )
-    else:
-        typer.echo(table.round(3).to_string(index=False))
-    logger.info("written to %s", out)
+        plates = [Plate(title="Accuracy by site", figure=one.plot(), caption=one.convention)]
+        if one.transfer is not None:
+            plates.append(Plate(title="Used at another site", figure=one.plot_transfer()))
+        if one.curve is not None:
+            plates.append(Plate(title="With fewer rows", figure=one.plot_curve()))
+        best = int(np.argmax(one.value))
+        said = f"Best at {one.ticks[0][best]}: {one.value[best]:.3f}, majority class {float(np.mean(one.chance)):.3f}."
+        section = Section(name=f"label-{i}", title=str(name), summary=said, plates=tuple(plates))
+        sections.append(outcome(section.name, section.title, section=section))
+    page = report(f"Probes of {network.name}", sections=sections, provenance=provenance(network))
+    write(page, out, name="probes")
 
 
 def estimate(  # noqa: PLR0913 - what a sweep is given

@@ -23,6 +23,7 @@ from circuits.options import (
 )
 from interp.commands.invocation import Call, require_file, require_place
 from interp.commands.options import AsJson, Backend, Device, DryRun, ModelOption, Seed
+from interp.commands.saying import say
 
 __all__ = ["CircuitVerifier", "differ", "tell"]
 
@@ -81,11 +82,9 @@ def tell(  # noqa: PLR0913  (one option each)
         command=call.line,
     )  # fmt: skip
     if as_json:
-        typer.echo(
-            json.dumps({"html": str(made.html), "json": str(made.json), "title": made.record["title"]})
-        )
+        say(json.dumps({"html": str(made.html), "json": str(made.json), "title": made.record["title"]}))
     else:
-        typer.echo(str(made.html))
+        say(str(made.html))
 
 
 def differ(
@@ -106,19 +105,19 @@ def differ(
         keys = ("value", "chance", "n", "correlation", "rank", "gained", "lost", "common")
         record: dict[str, Any] = {key: getattr(found, key) for key in keys}
         record |= {key: getattr(found, key).tolist() for key in ("sizes", "overlap", "by_chance")}
-        typer.echo(json.dumps(record, indent=2))
+        say(json.dumps(record, indent=2))
         return
-    typer.echo(
+    say(
         f"{len(found.common)} edges in both, {len(found.lost)} only in the first, {len(found.gained)} only in the "
         f"second: overlap {found.value:.2f} (random circuits: {found.chance:.3f})"
     )
     if found.correlation is not None:
-        typer.echo(f"scores of all {found.scores.shape[1]} edges: correlation {found.correlation:.3f}")
+        say(f"scores of all {found.scores.shape[1]} edges: correlation {found.correlation:.3f}")
     for sign, names in (("-", found.lost), ("+", found.gained)):
         for name in names[:LISTED]:
-            typer.echo(f"{sign} {name}")
+            say(f"{sign} {name}")
         if len(names) > LISTED:
-            typer.echo(f"{sign} and {len(names) - LISTED} more")
+            say(f"{sign} and {len(names) - LISTED} more")
 
 
 class CircuitVerifier:

@@ -21,6 +21,7 @@ from interp.commands.options import (
     Window,
     choices,
 )
+from interp.commands.saying import say
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _check_device(device: str) -> None:
 
 def _say_result(result: Analysis, *, as_json: bool) -> None:
     if not as_json:
-        typer.echo(str(result.html))
+        say(str(result.html))
         return
     import json
 
@@ -135,7 +136,7 @@ def _say_result(result: Analysis, *, as_json: bool) -> None:
         "interrupted": result.interrupted,
     }
     record["sections"] = [{key: section[key] for key in shown} for section in result.sections]
-    typer.echo(json.dumps(record, indent=2))
+    say(json.dumps(record, indent=2))
 
 
 def _say_plan(plan: Plan, *, as_json: bool) -> None:
@@ -144,16 +145,16 @@ def _say_plan(plan: Plan, *, as_json: bool) -> None:
         from dataclasses import asdict
 
         total = {"seconds": plan.seconds, "memory_bytes": plan.memory_bytes, "disk_bytes": plan.disk_bytes}
-        typer.echo(json.dumps({**asdict(plan), **total}, indent=2))
+        say(json.dumps({**asdict(plan), **total}, indent=2))
         return
-    typer.echo(f"{plan.model} on {plan.source}: {plan.n_sequences} sequences, {plan.n_tokens} tokens")
-    typer.echo(f"preset {plan.preset}")
+    say(f"{plan.model} on {plan.source}: {plan.n_sequences} sequences, {plan.n_tokens} tokens")
+    say(f"preset {plan.preset}")
     for note in plan.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"{'step':<32}{'passes':>10}{'time':>10}{'memory':>10}{'disk':>10}")
+        say(f"note: {note}")
+    say(f"{'step':<32}{'passes':>10}{'time':>10}{'memory':>10}{'disk':>10}")
     for step in plan.steps:
         if step.reason:
-            typer.echo(f"{step.title[:31]:<32}does not run: {step.reason}")
+            say(f"{step.title[:31]:<32}does not run: {step.reason}")
             continue
         costs = (
             f"{step.forward_passes:.0f}",
@@ -161,9 +162,9 @@ def _say_plan(plan: Plan, *, as_json: bool) -> None:
             _bytes(step.memory_bytes),
             _bytes(step.disk_bytes),
         )
-        typer.echo(f"{step.title[:31]:<32}" + "".join(f"{cost:>10}" for cost in costs))
+        say(f"{step.title[:31]:<32}" + "".join(f"{cost:>10}" for cost in costs))
     costs = ("", _time(plan.seconds), _bytes(plan.memory_bytes), _bytes(plan.disk_bytes))
-    typer.echo(f"{'in all, with the weights':<32}" + "".join(f"{cost:>10}" for cost in costs))
+    say(f"{'in all, with the weights':<32}" + "".join(f"{cost:>10}" for cost in costs))
 
 
 def _time(seconds: float) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from interp.commands.invocation import enroll
 from interp.commands.options import AsJson, Backend, Device, Model, Sites
+from interp.commands.saying import say
 
 
 def register(app: typer.Typer) -> None:
@@ -37,15 +38,13 @@ def audit(
     silent = [row for row in report.rows if not (row["fires"] and row["causal"])]
     if as_json:
         said = {"model": report.model, "backend": report.backend, "silent": len(silent), "sites": report.rows}
-        typer.echo(json.dumps(said))
+        say(json.dumps(said))
     else:
         for row in report.rows:
             state = "causal" if row["causal"] else "inert" if row["fires"] else "silent"
             gradient = "gradient" if row["gradient"] else "no gradient"
-            typer.echo(
-                f"{row['site']:44} {state:7} {row['effect']:10.3g}  {gradient}  {row['note']}".rstrip()
-            )
+            say(f"{row['site']:44} {state:7} {row['effect']:10.3g}  {gradient}  {row['note']}".rstrip())
         causal = len(report.rows) - len(silent)
-        typer.echo(f"{causal} of {len(report.rows)} sites are causal on {report.model} ({report.backend})")
+        say(f"{causal} of {len(report.rows)} sites are causal on {report.model} ({report.backend})")
     if silent:
         raise typer.Exit(1)

@@ -24,6 +24,7 @@ from interp.commands.options import (
     Seed,
     Window,
 )
+from interp.commands.saying import say
 
 if TYPE_CHECKING:
     from interp.stores.harvesting import Settings
@@ -118,9 +119,9 @@ def capture(  # noqa: PLR0913 - a command's options
         import json
 
         widths = {str(site): width for site, width in store.widths.items()}
-        typer.echo(json.dumps({"store": str(store.path), "rows": store.n_rows, "widths": widths}, indent=2))
+        say(json.dumps({"store": str(store.path), "rows": store.n_rows, "widths": widths}, indent=2))
     else:
-        typer.echo(str(store.path))
+        say(str(store.path))
 
 
 def estimate(
@@ -194,14 +195,12 @@ def _say_estimate(cost: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        typer.echo(json.dumps(cost, indent=2))
+        say(json.dumps(cost, indent=2))
         return
-    typer.echo(f"sites    {len(cost['sites'])}: {', '.join(cost['sites'])}")
-    typer.echo(
-        f"passes   {cost['forward_passes']} of {cost['texts_windows']} windows, {cost['tokens']} tokens"
-    )
-    typer.echo(f"rows     {cost['rows']}")
-    typer.echo(f"time     about {cost['seconds']:.1f} s, reading and writing aside")
-    typer.echo(f"memory   up to {cost['memory_bytes'] / 1e6:.1f} MB besides the libraries")
+    say(f"sites    {len(cost['sites'])}: {', '.join(cost['sites'])}")
+    say(f"passes   {cost['forward_passes']} of {cost['texts_windows']} windows, {cost['tokens']} tokens")
+    say(f"rows     {cost['rows']}")
+    say(f"time     about {cost['seconds']:.1f} s, reading and writing aside")
+    say(f"memory   up to {cost['memory_bytes'] / 1e6:.1f} MB besides the libraries")
     short = "" if cost["disk_bytes"] < cost["free_bytes"] else "  NOT ENOUGH"
-    typer.echo(f"disk     {cost['disk_bytes'] / 1e6:.1f} MB of {cost['free_bytes'] / 1e6:.0f} MB free{short}")
+    say(f"disk     {cost['disk_bytes'] / 1e6:.1f} MB of {cost['free_bytes'] / 1e6:.0f} MB free{short}")

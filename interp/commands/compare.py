@@ -9,6 +9,7 @@ import typer
 
 from interp.commands.invocation import Call, enroll, require_file, require_place
 from interp.commands.options import AsJson, Preset, Seed, Texts
+from interp.commands.saying import say
 
 _SIDE = "A folder that `interp analyze` wrote; or a model, which is studied first."
 
@@ -49,7 +50,7 @@ def compare(
         options["texts"] = texts
     found = compared(a, b, out=out, **options)
     if not as_json:
-        typer.echo(str(found.html))
+        say(str(found.html))
         return
     import json
 
@@ -63,4 +64,4 @@ def compare(
         "judged": found.judged,
         "differ": plain(found.differing),
     }
-    typer.echo(json.dumps(record, indent=2))
+    say(json.dumps(record, indent=2))

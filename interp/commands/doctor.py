@@ -24,6 +24,7 @@ import typer
 from interp.cli import GROUP, MARKER, PACKAGES, load
 from interp.commands.invocation import enroll
 from interp.commands.options import AsJson
+from interp.commands.saying import say
 
 DISTRIBUTION = "interp-toolkit"
 REINSTALL = f"then reinstall {DISTRIBUTION} (pip install --force-reinstall --no-deps)"
@@ -45,10 +46,10 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         import json
 
-        typer.echo(json.dumps(findings, indent=2))
+        say(json.dumps(findings, indent=2))
     else:
         for line in describe(findings):
-            typer.echo(line)
+            say(line)
     if findings["problems"]:
         raise typer.Exit(1)
 

@@ -25,6 +25,7 @@ from interp.commands.options import (
     Window,
     choices,
 )
+from interp.commands.saying import say
 
 if TYPE_CHECKING:
     from interp.results import Result
@@ -99,7 +100,7 @@ def metrics(  # noqa: PLR0913 - a command's options
     options |= {"baseline": baseline, "labels": work["labels"]}
     if dry_run:
         cost = estimate(work, sites, options, similarity)
-        typer.echo(json.dumps(cost, indent=2) if as_json else _cost(cost))
+        say(json.dumps(cost, indent=2) if as_json else _cost(cost))
         return
     began = time.monotonic()
     call.keep(out)
@@ -114,9 +115,9 @@ def metrics(  # noqa: PLR0913 - a command's options
     values = table(profile)
     if as_json:
         record = {"out": str(out), "page": str(page), "rows": json.loads(values.to_json(orient="records"))}
-        typer.echo(json.dumps(record, indent=2))
+        say(json.dumps(record, indent=2))
     else:
-        typer.echo(values.drop(columns=["low", "high"]).round(4).to_string(index=False))
+        say(values.drop(columns=["low", "high"]).round(4).to_string(index=False))
     logger.info("written to %s", out)
 
 

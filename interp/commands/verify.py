@@ -11,6 +11,7 @@ import typer
 
 from interp.commands.invocation import enroll
 from interp.commands.options import AsJson
+from interp.commands.saying import say
 
 GROUP = "interp.verifiers"
 
@@ -48,9 +49,9 @@ def verify(
         store = open_store(path).verify()
         ok, said = True, f"VERIFIED {store.n_rows} rows in {len(store.shards)} shards"
     if as_json:
-        typer.echo(json.dumps({"path": str(path), "verified": ok, "said": said}))
+        say(json.dumps({"path": str(path), "verified": ok, "said": said}))
     else:
-        typer.echo(said, err=not ok)
+        say(said, err=not ok)
     if not ok:
         raise typer.Exit(1)
 

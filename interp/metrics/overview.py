@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.escaping import csv_text
 from interp.results import Result
+from interp.runs.files import write_bytes_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +34,10 @@ def keep(folder: Path, profile: Mapping[str, Result], similarity: Result | None)
     """``metrics.csv``, ``similarity.csv`` and a file of each Result under ``results/``; their paths."""
     written = [folder / "metrics.csv"]
     folder.mkdir(parents=True, exist_ok=True)
-    table(profile).to_csv(written[0], index=False)
+    write_bytes_atomic(written[0], csv_text(table(profile)).encode())
     if similarity is not None:
         written.append(folder / "similarity.csv")
-        similarity.to_frame().to_csv(written[-1], index=False)
+        write_bytes_atomic(written[-1], csv_text(similarity.to_frame()).encode())
     for name, result in (profile if similarity is None else {**profile, "similarity": similarity}).items():
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         written.append(result.save(folder / "results" / f"{plain}.safetensors"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from interp.escaping import code, markdown
 from interp.runs.files import write_bytes_atomic, write_json_atomic
 from sae.coder import Coder
 
@@ -71,7 +72,7 @@ def _text(made: dict[str, Any]) -> str:
     place = ", ".join(data["sites"]) + (f" -> {', '.join(data['targets'])}" if data["targets"] else "")
     origin = data["model"]["name"] if "model" in data else "a model that the store does not name"
     lines = [
-        f"# {coder['kind']} {coder['wiring']} at {place} of {origin}",
+        "# " + markdown(f"{coder['kind']} {coder['wiring']} at {place} of {origin}"),
         "",
         f'{coder["d_in"]} -> {coder["d_sae"]} latents, k = {coder["k"]}. Load it with `sae.load("coder")`.',
         "",
@@ -92,16 +93,20 @@ def _text(made: dict[str, Any]) -> str:
     ]
     lines += ["(held out), or not within the window (training)."]
     if "reason" in held:
-        lines += [f"No held-out figures: {held['reason']}."]
+        lines += [f"No held-out figures: {markdown(held['reason'])}."]
     lines += ["", "## Data", ""]
-    lines += [f"- {name}: {value}" for name, value in data.items() if not isinstance(value, dict)]
+    lines += [
+        f"- {markdown(name)}: {markdown(value)}"
+        for name, value in data.items()
+        if not isinstance(value, dict)
+    ]
     lines += (
-        [f"- model: {data['model']['name']}, weights {data['model']['weights_sha256']}"]
+        [f"- model: {markdown(data['model']['name'])}, weights {data['model']['weights_sha256']}"]
         if "model" in data
         else []
     )
-    lines += ["", "## Training", "", f"`{made['provenance']['command']}`", ""]
-    lines += [f"- {name}: {value}" for name, value in made["config"].items()]
+    lines += ["", "## Training", "", code(made["provenance"]["command"]), ""]
+    lines += [f"- {name}: {markdown(value)}" for name, value in made["config"].items()]
     lines += ["", "## Advice given while training", ""]
-    lines += [f"- {text}" for text in made["advice"]] or ["None."]
+    lines += [f"- {markdown(text)}" for text in made["advice"]] or ["None."]
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ import typer
 
 from interp.commands.invocation import enroll
 from interp.commands.options import AsJson, Seed, choices
+from interp.commands.saying import say
 
 FORMATS = (
     "native", "saelens", "saelens_legacy", "sparsify", "dictionary_learning", "gemma_scope", "gemma_scope_2",
@@ -58,7 +59,7 @@ def convert(
             f"reconstructions by {found['rows']:.2g} of their size on {found['n_rows']} rows ({found['undecided']} "
             "undecided)"
         )
-    typer.echo(json.dumps(record, indent=2) if as_json else str(out))
+    say(json.dumps(record, indent=2) if as_json else str(out))
 
 
 def known(source: Path) -> dict[str, Any]:

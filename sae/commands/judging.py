@@ -10,6 +10,8 @@ import typer
 
 from interp.commands.invocation import enroll, require_file
 from interp.commands.options import AsJson, Backend, Device, MaxTokens, Model, Seed, Texts
+from interp.commands.saying import say
+from interp.escaping import visible
 
 _NUMBERS = (
     "explained_variance", "explained_variance_per_row", "mse", "l0", "l1", "dead", "dense", "cosine", "norm_ratio",
@@ -63,7 +65,7 @@ def judge(
     }
     if found.labels:
         record["labels"] = _labels(found)
-    typer.echo(json.dumps(record, indent=2) if as_json else _told(record))
+    say(json.dumps(record, indent=2) if as_json else _told(record))
 
 
 def _labels(found: Any) -> list[dict[str, Any]]:
@@ -77,7 +79,8 @@ def _labels(found: Any) -> list[dict[str, Any]]:
 def _told(record: dict[str, Any]) -> str:
     width = max(len(name) for name in (*_NUMBERS, "ce recovered (mean ablation)")) + 2
     lines = [
-        f"{record['coder']} at {record['site']} of {record['model']}, {record['n']} tokens of {record['tokens']}",
+        f"{visible(record['coder'])} at {record['site']} of {visible(record['model'])}, "
+        f"{record['n']} tokens of {visible(record['tokens'])}",
         "",
     ]
     lines.append(f"{'fvu':{width}}{record['fvu']:.4f} (standard error {record['fvu_stderr']:.4f})")
@@ -90,6 +93,6 @@ def _told(record: dict[str, Any]) -> str:
     }  # fmt: skip
     lines += [f"{title:{width}}{record['recovered'][name]:.4f}" for name, title in told.items()]
     for row in record.get("labels", [])[:20]:
-        lines.append(f"{row['concept']:{width}}latent {row['latent']}: AUROC {row['auroc']:.3f}, "
+        lines.append(f"{visible(row['concept']):{width}}latent {row['latent']}: AUROC {row['auroc']:.3f}, "
                      f"precision {row['precision']:.2f}, recall {row['recall']:.2f}")  # fmt: skip
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import typer
 
 from interp.commands.invocation import ECHO, Call, enroll, require_file, require_place
 from interp.commands.options import AsJson, Backend, Device, DryRun, MaxTokens, Model, Seed, Texts
+from interp.commands.saying import say
 
 
 def register(group: typer.Typer) -> None:
@@ -53,7 +54,7 @@ def write(  # noqa: PLR0913 - a command's options
         from sae.commands.estimate import estimate_page, told_page
 
         cost = estimate_page(found, out, causal=causal)
-        typer.echo(json.dumps(cost, indent=2) if as_json else told_page(cost))
+        say(json.dumps(cost, indent=2) if as_json else told_page(cost))
         return
     call.keep(out.parent, name=f"{out.stem}.{ECHO}")
     tried: list[int] = []
@@ -72,4 +73,4 @@ def write(  # noqa: PLR0913 - a command's options
         "bytes": made.n_bytes,
         "seconds": round(made.seconds, 2),
     }
-    typer.echo(json.dumps(record, indent=2) if as_json else str(made.html))
+    say(json.dumps(record, indent=2) if as_json else str(made.html))

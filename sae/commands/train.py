@@ -25,6 +25,7 @@ from interp.commands.options import (
     Texts,
     choices,
 )
+from interp.commands.saying import say
 
 if TYPE_CHECKING:
     from sae.commands.material import Material
@@ -109,11 +110,11 @@ def train(  # noqa: PLR0913 - a command's options
         from sae.commands.estimate import estimate, told
 
         cost = estimate(found, wanted, out)
-        typer.echo(json.dumps(cost, indent=2) if as_json else told(cost))
+        say(json.dumps(cost, indent=2) if as_json else told(cost))
         return
     raise_if_interrupted()
     record = _run(found, wanted, out, call, resume=resume, logs=_Logs(tensorboard, wandb))
-    typer.echo(json.dumps(record, indent=2) if as_json else str(out))
+    say(json.dumps(record, indent=2) if as_json else str(out))
 
 
 class _Logs(NamedTuple):

@@ -100,7 +100,7 @@ def test_the_command_writes_a_table_figures_and_results(tmp_path: Path) -> None:
     table = pd.read_csv(out / "probes.csv")
     assert {"label", "site", "accuracy", "majority", "selectivity"} <= set(table)
     assert isinstance(Result.load(out / "label-0.safetensors"), Result)
-    assert (out / "label-0-0.html").stat().st_size > 10_000
+    assert (out / "probes.html").stat().st_size > 10_000
 
 
 def test_an_unknown_label_is_refused_with_those_there_are(tmp_path: Path) -> None:
