@@ -71,7 +71,8 @@ def with_profile(section: Section, study: Study, sites: Sequence[Site]) -> Secti
 def _profile(study: Study, tokens: Any, sites: Sequence[Site]) -> Part:
     names = [str(site) for site in sites]
     # a network that reads whole inputs has no path over positions
-    whole = tokens.ids.shape[1] == 1 or (study.store is not None and bool((study.store.pos[:1] < 0).any()))
+    one = study.model.capture(tokens[:1], list(sites))
+    whole = tokens.ids.shape[1] == 1 or any(one[site].ndim < 3 for site in sites)
     quantities = [q for q in QUANTITIES if not whole or q not in ORDERED]
     profile = layer_profile(
         study.model,

@@ -138,6 +138,15 @@ def test_in_full_it_adds_the_profile_beside_an_untrained_network_and_the_lens(tm
     }
 
 
+def test_in_full_a_network_that_reads_whole_inputs_has_a_profile_without_paths(tmp_path) -> None:
+    ids = torch.randint(12, (60, 2), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    given = Study(model=interp.load(Pair()), tokens=Tokens.full(ids), out=tmp_path, effort=DEEP)
+    profile = STATION.run(given).numbers["profile"]
+    assert "stable rank" in profile
+    assert "curvature" not in profile
+
+
 def test_what_a_model_does_not_allow_in_full_is_a_caveat_with_its_reason(tmp_path) -> None:
     module = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 11))
     ids = torch.randint(11, (60, 6), generator=torch.Generator().manual_seed(1))
