@@ -107,7 +107,7 @@ def direct_logit_attribution(
     return beside(made, direct_logit_attribution(network, mixed, answers, wrong, by=by), baseline)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Attribution(Result):
     """Shares of a logit by component. ``grid`` [component, batch, pos]: nan where none was asked for."""
 
