@@ -79,6 +79,7 @@ def test_every_command_line_is_one_that_the_commands_take(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a page may train a network
 @pytest.mark.parametrize("page", [page for page in PAGES if python(page)])
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     """Block after block in one session, as a reader would type them."""

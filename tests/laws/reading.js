@@ -13,12 +13,14 @@
     if (now > level + 1) say(`h${now} after h${level}`, head);
     level = now;
   }
-  const named = (e) => (e.getAttribute("aria-label") || e.getAttribute("title") || e.textContent || "").trim()
-    || (e.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join("").trim()
-    || (e.labels?.length ? [...e.labels].map((l) => l.textContent).join("").trim() : "");
+  const pointed = (e) => (e.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join("").trim();
+  const labelled = (e) => (e.labels?.length ? [...e.labels].map((l) => l.textContent).join("").trim() : "");
+  const named = (e) => pointed(e) || (e.getAttribute("aria-label") || "").trim() || labelled(e) || (e.textContent || e.getAttribute("title") || "").trim();
   for (const e of all('a[href], button, input, select, textarea, iframe, canvas, [role="img"], [role="button"], [role="listbox"], [role="region"], [role="group"], nav, summary'))
     if (!e.closest("[aria-hidden='true']") && !named(e)) say("no name", e);
   for (const e of all("img")) if (!e.hasAttribute("alt")) say("no alt", e);
+  const marks = all("nav, aside, section[aria-labelledby], section[aria-label], [role='region']").map(named);
+  for (const mark of marks.filter((mark, i) => mark && marks.indexOf(mark) !== i)) problems.push(`two landmarks called ${mark.slice(0, 40)}`);
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   for (const id of ids.filter((id, i) => ids.indexOf(id) !== i)) problems.push(`two of id ${id}`);
   for (const e of document.querySelectorAll("[aria-labelledby], [aria-controls], [aria-describedby], [aria-activedescendant]"))
