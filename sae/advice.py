@@ -20,7 +20,8 @@ def advice(line: Mapping[str, float], config: TrainConfig) -> dict[str, str]:
             else "set resample_every, lower sparsity"
         )
         said["dead"] = (
-            f"{line['dead']:.0%} of the latents are dead at step {line['step']:.0f}: {cure}, or lower d_sae"
+            f"{line['dead']:.0%} of the latents are dead at step {line['step']:.0f} (they have not fired in the last "
+            f"{config.window} rows): {cure}, or lower d_sae; raise dead_after if they are only rare"
         )
     if done >= 0.05 and line["l0"] < (0.1 * config.k if config.keeps_few else 1.0):
         cure = "lower lr" if config.keeps_few else f"lower sparsity = {config.sparsity:g}"

@@ -108,8 +108,8 @@ class TrainConfig(Shown):
     k_aux: int = 0
     """Dead latents used a row there; 0: half the width."""
     dead_after: int = 0
-    """Rows without firing after which a latent is dead; 0: those in which an average latent fires 64 times, at most
-    a tenth of the run."""
+    """Rows without firing after which a latent is dead; 0: those in which an average latent fires 64 times, or a
+    hundredth of the run if that is more, but at most a tenth of the run."""
     resample_every: int = 0
     """Steps between resamplings of dead latents; 0: never."""
     end_to_end: float = 0.0
@@ -183,8 +183,8 @@ class TrainConfig(Shown):
     @property
     def window(self) -> int:
         """Rows without firing after which a latent is dead."""
-        most = max(1, self.steps // 10) * self.batch_size
-        return self.dead_after or min(most, max(self.batch_size, 64 * self.d_sae // self.k))
+        most, share = max(1, self.steps // 10) * self.batch_size, self.steps * self.batch_size // 100
+        return self.dead_after or min(most, max(self.batch_size, share, 64 * self.d_sae // self.k))
 
     def peak(self, d_out: int) -> float:
         """The largest rate: ``lr``, or where that is 0 a rate in proportion to the entries of a unit direction.

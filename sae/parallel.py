@@ -3,12 +3,14 @@
 Each process takes its share of the rows of a step; gradients, counts and the latents that fired are summed, and the
 edge of BatchTopK is that of all rows together, so that n processes do what one would do with the whole batch, up to
 the order of additions. Where a dictionary is too wide for one process they share the latents instead (``sharding.py``).
-The processes come from a launcher (torchrun, accelerate): this room starts none.
+The processes come from a launcher (torchrun, accelerate): this room starts none, and connects those that are not yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from sae.coder import Coder
     from sae.config import TrainConfig
 
-__all__ = ["Alone", "Peers"]
+__all__ = ["Alone", "Peers", "launched"]
 
 
 class Alone:
@@ -117,3 +119,19 @@ class Peers(Alone):
         parts = [torch.empty_like(room) for _ in range(self.size)]
         dist.all_gather(parts, room)
         return super().kth_largest(torch.cat([p[:n] for p, n in zip(parts, lengths, strict=True)]), count)
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """Connect the processes that a launcher has started, if it has and nobody has done so; they part at the end."""
+    waiting = dist.is_available() and not dist.is_initialized() and "MASTER_ADDR" in os.environ
+    if not waiting or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -97,6 +97,7 @@ class Flow(_Moved):
         self.once = iter(chunks) is chunks
         self._source: Iterator[Any] | None = None
         self._rest: Pair | None = None
+        self._last: Pair | None = None
         x, y = self._take(self.capacity)
         self.same = x is y
         self.x, self.y = x.clone(), (y.clone() if not self.same else y)
@@ -149,7 +150,7 @@ class Flow(_Moved):
         self.generator.set_state(tensors["generator"])
         wanted, left = tensors["cursor"].tolist()
         self._seek(wanted)
-        if left and self._rest is not None:
+        if left and self._rest is not None and self._last is not None:
             self._rest = self._last[0][-left:], self._last[1][-left:]
         elif not left:
             self._rest = None
@@ -185,6 +186,18 @@ class Flow(_Moved):
         x = torch.cat([p[0] for p in parts])
         return (x, x) if all(p[0] is p[1] for p in parts) else (x, torch.cat([p[1] for p in parts]))
 
+    def _check(self, pair: Pair) -> None:
+        """Every chunk is as wide as the first."""
+        widths = pair[0].shape[1], pair[1].shape[1]
+        assert self._last is not None  # the caller has set it
+        first = self._last[0].shape[1], self._last[1].shape[1]
+        if widths != first:
+            wide = "rows" if widths[0] != first[0] else "targets"
+            one = wide != "rows"
+            raise InputError(
+                f"chunk {self.read} of {self.place} holds {wide} of width {widths[one]}, the first {first[one]}"
+            )
+
     def _next(self) -> Pair:
         for attempt in range(2):
             if self._source is None:
@@ -193,6 +206,8 @@ class Flow(_Moved):
                 self.read += 1
                 pair = _pair(chunk, self.place)
                 if len(pair[0]):
+                    self._last = self._last or pair
+                    self._check(pair)
                     self._last = pair
                     return pair
             if self.once or attempt:

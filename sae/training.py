@@ -22,7 +22,7 @@ from sae.courses import Course, Run, Unit, advance
 from sae.downstream import Through
 from sae.learner import Learner
 from sae.middle import scales_of
-from sae.parallel import Alone
+from sae.parallel import Alone, launched
 from sae.sharding import joined
 from sae.stacking import stacked
 from sae.supply import Flow, Still, columns_of, supply
@@ -176,14 +176,15 @@ def train(
     columns = [slice(None)] * len(configs) if sites is None else columns_of(data, sites)
     single = isinstance(config, TrainConfig)
     rows.device = None if device is None else torch.device(device)
-    peers = joined(split)
-    courses = _courses(rows, configs, columns, out, peers, resume=resume, single=single, through=through)
-    for number, course in enumerate(courses):
-        course.watch = watch if single or watch is None else _numbered(watch, number)
-        if sites is not None:
-            course.place = str(sites[number])
-    _loop(courses, rows, shown=progress, through=through, together=together)
-    runs = tuple(c.finished(rows.n, time.perf_counter() - began) for c in courses)
+    with launched():
+        peers = joined(split)
+        courses = _courses(rows, configs, columns, out, peers, resume=resume, single=single, through=through)
+        for number, course in enumerate(courses):
+            course.watch = watch if single or watch is None else _numbered(watch, number)
+            if sites is not None:
+                course.place = str(sites[number])
+        _loop(courses, rows, shown=progress, through=through, together=together)
+        runs = tuple(c.finished(rows.n, time.perf_counter() - began) for c in courses)
     return runs[0] if single else runs if sites is None else dict(zip(sites, runs, strict=True))
 
 

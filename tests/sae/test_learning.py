@@ -15,6 +15,7 @@ from torch import nn
 
 import sae
 from interp.errors import InputError, StoreError
+from sae.advice import advice
 from sae.learner import Learner, Scales
 from sae.middle import geometric_median
 from sae.optimisers import Optimiser
@@ -291,3 +292,31 @@ def test_metrics_are_told_to_whoever_watches(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(InputError, match=r"pip install interp-toolkit\[tensorboard\]"):
         sae.to_tensorboard(tmp_path)
+
+
+def test_the_window_of_the_dead_grows_with_the_dictionary_and_with_the_run() -> None:
+    base = sae.TrainConfig(d_sae=1024, k=16, steps=400, batch_size=1024)
+    assert base.window == 4096 == 64 * 1024 // 16  # sixty-four firings of an average latent
+    assert replace(base, d_sae=2048).window == 8192
+    assert replace(base, steps=40_000).window == 409_600  # a hundredth of a long run
+    assert replace(base, steps=20).window == 2 * 1024  # at most a tenth of a short one
+    assert replace(base, steps=5).window == 1024
+    assert replace(base, dead_after=7).window == 7
+
+
+def test_warnings_say_what_they_saw_and_name_a_remedy() -> None:
+    fine = {"step": 100.0, "dead": 0.05, "l0": 3.0, "fvu": 0.2, "lr": 1e-3}
+    config = replace(CONFIG, steps=1000)
+    assert advice(fine, config) == {}
+    early = fine | {"step": 40.0, "dead": 0.5, "l0": 0.0, "fvu": 3.0}
+    assert advice(early, config) == {}  # nothing is said in the first twentieth
+    told = advice(early | {"step": 100.0}, config)
+    assert f"not fired in the last {config.window} rows" in told["dead"]
+    assert "50% of the latents are dead at step 100" in told["dead"]
+    assert "raise dead_after if they are only rare" in told["dead"]
+    assert "rows use 0 codes" in told["l0"]
+    assert "lower lr" in told["l0"]
+    assert "FVU is 3 at step 100, worse than the mean: lower lr (now 0.001)" in told["fvu"]
+    relu = advice(early | {"step": 100.0}, replace(config, kind="relu"))
+    assert "lower sparsity" in relu["l0"]
+    assert "set resample_every" in relu["dead"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,41 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, config: sae.TrainC
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5), one["step"]
         assert two["dead"] == one["dead"]
         assert two["l0"] == pytest.approx(one["l0"], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["rows", "latents"])
+def test_under_torchrun_the_processes_find_each_other(tmp_path: Path, split: str) -> None:
+    config = sae.TrainConfig(d_sae=64, k=4, steps=20, batch_size=128, log_every=1)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, torch, sae\n"
+        "torch.set_num_threads(1)\n"
+        "x = torch.load(sys.argv[1], weights_only=True)\n"
+        "config = sae.TrainConfig(d_sae=64, k=4, steps=20, batch_size=128, log_every=1)\n"
+        "sae.train(x, config, sys.argv[2], split=sys.argv[3])\n"
+        "assert not torch.distributed.is_initialized()\n"
+    )
+    torch.save(planted(2000)[0], tmp_path / "x.pt")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path / "x.pt"), str(tmp_path / "two"), split],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    sae.train(planted(2000)[0], config, tmp_path / "one")
+    for mine, theirs in zip(_lines(tmp_path / "one"), _lines(tmp_path / "two"), strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-5), mine["step"]
 
 
 class Killed(BaseException):

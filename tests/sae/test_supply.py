@@ -93,6 +93,10 @@ def test_chunks_with_nan_and_of_the_wrong_type_are_named() -> None:
     bad[3, 2] = float("nan")
     with pytest.raises(InputError, match="1 of 40 rows that list gave hold NaN or infinity"):
         Flow(list(bad.split(40)), 16, seed=0)
+    with pytest.raises(InputError, match="chunk 3 of list holds rows of width 5, the first 6"):
+        Flow([numbered(40), numbered(40), numbered(40)[:, :5]], 7, seed=0)
+    with pytest.raises(InputError, match="chunk 2 of list holds targets of width 5, the first 6"):
+        Flow([(numbered(40), numbered(40)), (numbered(40), numbered(40)[:, :5])], 4, seed=0)
     with pytest.raises(InputError, match=r"must give floats \[sample, d\]; it gave torch.int64"):
         Flow([torch.ones(4, 4, dtype=torch.int64)], 2, seed=0)
 

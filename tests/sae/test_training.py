@@ -22,7 +22,7 @@ from torch import Tensor
 import sae
 from interp.errors import CheckError, InputError, StoreError
 from sae import learner
-from sae.data import batch_indices, row_source
+from sae.data import batch_indices
 
 
 def planted(n: int, *, seed: int = 0, d: int = 24, n_features: int = 40) -> tuple[Tensor, Tensor]:
@@ -209,6 +209,8 @@ def test_a_folder_with_another_run_in_it_is_refused(tmp_path: Path) -> None:
         sae.train(x, sae.TrainConfig.of(SHORT.as_dict() | {"lr": 1e-3}), tmp_path / "run", resume=True)
     with pytest.raises(StoreError, match="other data"):
         sae.train(x + 1, SHORT, tmp_path / "run", resume=True)
+    with pytest.raises(StoreError, match="other data"):  # of another width
+        sae.train(x[:, :7], SHORT, tmp_path / "run", resume=True)
 
 
 def test_a_run_leaves_metrics_a_coder_and_a_figure(tmp_path: Path) -> None:
@@ -235,6 +237,7 @@ def test_every_row_is_read_once_a_pass_and_the_passes_differ() -> None:
     ("data", "message"),
     [
         (torch.zeros(4), "floats .sample, d"),
+        (torch.zeros(400, 0), r"floats .sample, d.*got torch.float32 \[400, 0\]"),
         (torch.zeros(400, 4, dtype=torch.long), "floats .sample, d"),
         (torch.randn(10, 4), "fewer than one batch of 64"),
         (torch.ones(400, 4), "is the same"),
@@ -251,6 +254,7 @@ def test_unusable_data_are_named(data: object, message: str) -> None:
     ("change", "message"),
     [
         ({"k": 33}, "k = 33 exceeds d_sae = 32"),
+        ({"d_sae": 0, "k": 1}, "d_sae = 0 must be at least 1"),
         ({"steps": 0, "lr": -1.0}, "steps = 0 must be at least 1; lr = -1.0"),
         ({"warmup": 0.9}, r"\[0, 0.8\]"),
     ],
@@ -265,14 +269,25 @@ def test_checkpoints_without_a_folder_are_refused() -> None:
         sae.train(planted(1000)[0], SHORT)
 
 
-def test_a_loss_that_explodes_stops_the_run_with_a_remedy() -> None:
-    x, _ = planted(1000)
-    x[999] = float("inf")
-    source = row_source(x)
-    step = next(s for s in range(40) if 999 in batch_indices(1000, 64, s, 3).tolist())
-    assert source.n == 1000
-    with pytest.raises((CheckError, InputError), match="NaN"):
-        sae.train(x, sae.TrainConfig(d_sae=32, k=3, steps=step + 1, batch_size=64, seed=3))
+@pytest.mark.parametrize("kind", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("several", [False, True])
+def test_rows_that_are_not_finite_are_counted_and_stop_the_run(kind: str, several: bool) -> None:
+    x, _ = planted(9000)
+    config = sae.TrainConfig(kind=kind, d_sae=32, k=3, steps=140, batch_size=64, seed=3)
+    seen = torch.randperm(9000, generator=torch.Generator().manual_seed(3))[
+        :8192
+    ]  # rows that scales are taken from
+    unseen = torch.ones(9000, dtype=torch.bool).index_fill_(0, seen, False)
+    step = next(s for s in range(140) if int(unseen[batch_indices(9000, 64, s, 3)].sum()) >= 2)
+    bad = batch_indices(9000, 64, step, 3)
+    bad = bad[unseen[bad]][:2]
+    x[bad[0], 3], x[bad[1], 0] = float("inf"), float("nan")
+    configs = [config, replace(config, k=2)] if several else config
+    with pytest.raises(CheckError, match=rf"at step {step}; 2 of 64 rows of this batch hold NaN or infinity"):
+        sae.train(x, configs)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    x[seen[0]] = float("nan")
+    with pytest.raises(InputError, match="1 of 8192 sampled rows of tensor hold NaN or infinity"):
+        sae.train(x, config)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
