@@ -68,7 +68,7 @@ def tasks_of(study: Study) -> tuple[list[Any], dict[str, str]]:
             n = N_OTHER if found else N_MAIN
             task = load(name, model=study.model, split="heldout", n=n, seed=study.seed)
         except InterpError as error:
-            lost[name] = str(error).splitlines()[0]
+            lost[name] = _brief(error)
             continue
         why_not = able(study.model, task)
         if why_not:
@@ -76,6 +76,11 @@ def tasks_of(study: Study) -> tuple[list[Any], dict[str, str]]:
         else:
             found.append(task)
     return found, lost
+
+
+def _brief(error: Exception) -> str:
+    """What stands before the first semicolon: of seven tasks no more can be read in one sentence."""
+    return str(error).splitlines()[0].partition(";")[0]
 
 
 def able(model: Any, task: Any) -> str:
@@ -112,7 +117,7 @@ def in_full(section: Section, study: Study) -> Section:
         try:
             others.append(_circuit(study, task, whole=False))
         except (InterpError, RuntimeError) as error:
-            lost[task.name] = str(error).splitlines()[0]
+            lost[task.name] = _brief(error)
     return _added(section, study, [first, *others], lost)
 
 

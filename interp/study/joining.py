@@ -108,7 +108,8 @@ def _said(finding: Mapping[str, Any]) -> str:
     if value is None:
         return f"{finding['name']} {finding['measure']} not measured".strip() + remark
     figure = f"{value:.3g}" if low is None or high is None else f"{value:.3g} ± {(high - low) / 2:.1g}"
-    parts = (finding["name"], figure, finding["measure"]) if finding["name"] else (finding["measure"], figure)
+    name, measure = finding["name"], finding["measure"]
+    parts = (name, figure, measure) if name or measure.startswith("of ") else (measure, figure)
     return " ".join(parts).strip() + remark
 
 
