@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.metrics import cka
+from interp.metrics import cka, pwcca
 from interp.moments import Moments
 from tests.interp.oracles import metric_data as data
 
@@ -46,6 +46,17 @@ def hsic(x: Tensor, y: Tensor) -> float:
     return float(
         (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) @ m.sum(0))
     )
+
+
+def test_pwcca_as_published_leaves_the_whitening_of_its_variates_out() -> None:
+    x, y = (torch.from_numpy(side - side.mean(0)) for side in data.pair())
+    x, y = y, x  # the narrower side first, as the published code needs it
+    roots = [v / eig.sqrt() @ v.T for eig, v in (torch.linalg.eigh(a.T @ a) for a in (x, y))]
+    u, r, _ = torch.linalg.svd(roots[0] @ (x.T @ y) @ roots[1], full_matrices=False)
+    weights = (torch.linalg.qr(x @ u)[0].T @ x).abs().sum(1)
+    published = float((weights * r).sum() / weights.sum())
+    assert pwcca(x, y, compat="svcca").value == pytest.approx(published, abs=1e-9)
+    assert pwcca(x, y).value != pytest.approx(published, abs=1e-4)
 
 
 def oracle_python() -> str | None:

@@ -201,3 +201,46 @@ def test_a_baseline_is_the_same_call_on_the_untrained_model_or_on_shuffled_token
         np.testing.assert_allclose(result.chance, call(network, **options).value, rtol=1e-6, atol=1e-9)
     else:
         assert not np.allclose(result.chance, result.value)
+
+
+def drawn(seed: int, n: int = 256) -> tuple[Tensor, Tensor]:
+    x = gaussian(n, 6, seed=seed) @ gaussian(6, 6, seed=900)
+    return x, torch.tanh(0.3 * x @ gaussian(6, 6, seed=901)) + 0.5 * gaussian(n, 6, seed=seed + 5000)
+
+
+def ring(seed: int) -> Tensor:
+    x, noise = gaussian(256, 2, seed=seed), gaussian(256, 2, seed=seed + 1000)
+    return x / x.norm(dim=1, keepdim=True) + 0.25 * noise
+
+
+def classes(seed: int) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(256) % 4
+    return gaussian(4, 6, seed=77)[labels] + 0.7 * gaussian(256, 6, seed=seed), labels
+
+
+DRAWS: dict[str, Callable[[int], Result]] = {
+    "cka_rbf": lambda s: metrics.cka_rbf(*drawn(s)),
+    "cknna": lambda s: metrics.cknna(*drawn(s), n_permutations=0),
+    "co_clusters": lambda s: metrics.co_clusters(*drawn(s), n_clusters=2),
+    "dime": lambda s: metrics.dime(*drawn(s)),
+    "find_circle": lambda s: metrics.find_circle(ring(s)),
+    "linear_predictivity": lambda s: metrics.linear_predictivity(*drawn(s), in_sample=True),
+    "mixture_index": lambda s: metrics.mixture_index(ring(s)),
+    "neural_collapse": lambda s: metrics.neural_collapse(*classes(s)),
+    "pwcca": lambda s: metrics.pwcca(*drawn(s)),
+    "scatter_ratio": lambda s: metrics.scatter_ratio(*classes(s)),
+    "separability": lambda s: metrics.separability(ring(s), n_angles=20, n_bins=10),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DRAWS))
+def test_an_error_is_the_spread_of_repeated_draws(name: str) -> None:
+    made = [DRAWS[name](seed) for seed in range(24)]
+    values = np.stack([np.asarray(result.value, dtype=float) for result in made])
+    errors = np.stack([np.asarray(result.stderr, dtype=float) for result in made])
+    ratio = errors.mean(0) / values.std(0, ddof=1)
+    # 24 draws know a spread to about 15%; a maximum over slabs, rotations or clusters is left out of too coarsely
+    assert (ratio[np.isfinite(ratio)] > 0.6).all()
+    assert (ratio[np.isfinite(ratio)] < 2.3).all()
+    assert np.isfinite(ratio).any()
