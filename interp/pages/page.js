@@ -46,9 +46,10 @@ const Page = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // A line of tokens to look at and to choose from: by mouse, or with Tab, the arrow keys, Enter and Escape.
+  const said = (word) => (word === "" ? "\u2205" : word.length > 120 ? `${word.slice(0, 119)}\u2026` : word);
   const chips = (words, spaced, { look, leave = () => {}, pick = () => {}, drop = () => {}, turn = () => {} }) => {
     const line = element("div", { class: spaced ? "chips" : "chips gap" });
-    const all = words.map((word, i) => element("span", { class: "chip", role: "button", tabindex: i ? "-1" : "0", "data-at": i }, word === "" ? "\u2205" : word));
+    const all = words.map((word, i) => element("span", { class: "chip", role: "button", tabindex: i ? "-1" : "0", "data-at": i }, said(word)));
     line.append(...all.flatMap((chip) => [chip, element("wbr")])); // a line ends between tokens, not inside one
     const at = (event) => all.indexOf(event.target.closest(".chip"));
     line.addEventListener("mouseover", (event) => { if (at(event) >= 0) look(at(event)); });
