@@ -174,7 +174,7 @@ def test_a_plan_counts_passes_memory_and_disk_and_writes_nothing(toy, tmp_path, 
     capture, good, absent = cost.steps
     assert (capture.forward_passes, capture.disk_bytes) == (10, 5 * 8 * 4 * 60)
     assert (good.forward_passes, good.memory_bytes) == (10, 1000)
-    assert good.seconds >= 0.5
+    assert good.seconds > 10 * cost.seconds_per_sequence  # the passes, and what the station takes besides
     assert absent.reason == "it has no ears"
     assert cost.seconds == pytest.approx(sum(step.seconds for step in cost.steps))
     assert cost.memory_bytes >= cost.model_bytes
