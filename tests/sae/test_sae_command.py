@@ -96,7 +96,7 @@ def test_a_transcoder_reads_one_site_and_writes_another(tmp_path: Path, store: P
     assert main(from_store(store, *words, out=tmp_path / "run")) == 0
     card = json.loads(capsys.readouterr().out)
     assert (card["coder"]["d_in"], card["coder"]["d_out"]) == (10, 6)
-    assert "mix -> table" in (tmp_path / "run" / "CARD.md").read_text()
+    assert r"mix \-\> table" in (tmp_path / "run" / "CARD.md").read_text()
     assert main(from_store(store, "--target", "table", out=tmp_path / "sae")) == 1
     assert "say wiring='transcoder'" in capsys.readouterr().err
 
