@@ -73,6 +73,7 @@ def test_the_card_states_what_was_asked_and_nothing_falls_short(embedded) -> Non
     assert (home.HOME / "CARD.md").read_text("utf-8") == page(card)
 
 
+@pytest.mark.slow
 def test_no_kind_of_document_is_predicted_better_than_its_entropy_allows(model) -> None:
     """A model below the floor would mean that the floor counts choices which the text does not show."""
     spent: dict[str, list[tuple[float, float]]] = {}
