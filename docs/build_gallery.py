@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,14 @@ PLOTLY, FRAME, HTML, TEXT = (
     "text/plain",
 )
 INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = next(
+    (
+        Path(path)
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    Path("/usr/bin/chromium"),
+)
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",

@@ -11,16 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from build_gallery import CHROMIUM, QUIET
+
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "report.png"
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
 
 
 def take(report: Path, picture: Path) -> Path:

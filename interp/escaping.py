@@ -21,6 +21,7 @@ __all__ = [
     "code",
     "csv_text",
     "dot",
+    "encodable",
     "figure_text",
     "markdown",
     "script_json",

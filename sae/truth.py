@@ -178,8 +178,3 @@ def match_dictionary(
             "best": [float(b) for b in best],
         },
     )
-
-
-def _best_cosine(learned: Tensor, truth: Tensor) -> Tensor:
-    unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-30) for x in (learned, truth)]
-    return (unit[1] @ unit[0].T).amax(1)

@@ -26,6 +26,7 @@ HOSTILE = (
     "[PWN](javascript:window.PWN=11)",
     "![PWN](https://example.invalid/PWN.png)",
     "<a href='javascript:window.PWN=12'>PWN</a>",
+    "<A HREF='https://example.invalid/PWN'>PWN</A>",
     "https://example.invalid/PWN www.example.invalid/PWN <https://example.invalid/PWN>",
     "| PWN | a cell | of | its own |",
     "first\n# PWN a heading\n\n- PWN a list\n\n    PWN code\n",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ STATUSES = {
 }
 DIGITS = 7
 """Significant digits kept of a figure's coordinates; results themselves are kept whole."""
+_LINK = re.compile(r"<(?=/?a[\s/>])", re.IGNORECASE)
 
 
 def plain(value: Any, *, digits: int | None = None) -> Any:
@@ -78,7 +80,7 @@ def _unpacked(value: Any) -> Any:
         return [_unpacked(item) for item in value]
     if isinstance(value, str):
         # Plotly reads a few tags in texts; a link is never ours, so one that a token brings stays text.
-        return value.replace("<a ", "&lt;a ")
+        return _LINK.sub("&lt;", value)
     return value
 
 
