@@ -149,18 +149,15 @@ def floor(job: Job) -> None:
 
 
 def draw(job: Job) -> None:
-    """What it costs to draw the batches: from rows by index, and from the mixing buffer of a flow."""
-    n = job.config.batch_size
-    flow = supply(iter(list(job.rows.split(1024)) * 200), n, 0)
-    still = supply(job.rows, n, 0)
+    """What it costs to draw the batches from the mixing buffer of a flow."""
+    flow = supply(iter(list(job.rows.split(1024)) * 200), job.config.batch_size, 0)
+    job.timed(lambda: [flow.batch(step, lambda indices: indices) for step in range(job.config.steps)])
 
-    def alone(indices: Tensor) -> Tensor:
-        return indices
 
-    job.timed(lambda: [flow.batch(step, alone) for step in range(job.config.steps)])
-    flowing = job.cpu
-    job.timed(lambda: [still.batch(step, alone) for step in range(job.config.steps)])
-    job.cpu = max(flowing, job.cpu)
+def draw_still(job: Job) -> None:
+    """The same from rows at hand, by index."""
+    still = supply(job.rows, job.config.batch_size, 0)
+    job.timed(lambda: [still.batch(step, lambda indices: indices) for step in range(job.config.steps)])
 
 
 def together(job: Job) -> None:
@@ -178,7 +175,7 @@ def together(job: Job) -> None:
 PEERS = {
     f.__name__: f
     for f in (
-        product, floor, draw, dense, ours, ours_float32, together, saelens, dictionary_learning, sparsify,
+        product, floor, draw, draw_still, dense, ours, ours_float32, together, saelens, dictionary_learning, sparsify,
         sparsify_trainer,
     )
 }  # fmt: skip
@@ -267,8 +264,9 @@ def ratios(lines: dict[str, dict]) -> dict[str, float]:
     found = {f"{name}_over_ours": round(value / mine, 2) for name, value in seconds.items() if name != "ours"}
     if "together" in seconds:
         found["together_over_four_alone"] = round(found.pop("together_over_ours") / 4, 2)
-    if "draw" in seconds:
-        found["draw_share_of_step"] = round(seconds["draw"] / mine, 3)
+    for name in ("draw", "draw_still"):
+        if name in seconds:
+            found[f"{name}_share_of_step"] = round(seconds[name] / mine, 3)
     if "ours_float32" in seconds:
         exact = seconds["ours_float32"]
         found |= {f"{name}_over_ours_float32": round(value / exact, 2) for name, value in seconds.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ from torch import Tensor
 
 from interp.errors import StoreError
 from interp.runs import checkpoints
+from sae.config import TrainConfig
 from sae.learner import Learner, Scales
 from sae.supply import Flow, Still
 
 __all__ = ["restore", "write"]
 
+_log = logging.getLogger("sae.training")
 _SCALES = ("read", "written", "center_in", "center_out")
 
 
@@ -24,7 +28,7 @@ def write(folder: Path, learner: Learner, rows: Still | Flow, identity: dict[str
     tensors = learner.peers.whole(tensors | {"last_fired": learner.last_fired})
     tensors |= {f"scales.{name}": getattr(learner.scales, name) for name in _SCALES}
     tensors |= {f"rows.{name}": value for name, value in rows.tensors().items()}
-    manifest = {"smallest": learner.smallest.hex(), **identity}
+    manifest = {"smallest": learner.smallest.hex(), "window": learner.window, **identity}
     if learner.peers.rank == 0:
         checkpoints.write(folder, learner.step, tensors, manifest)
 
@@ -62,10 +66,28 @@ def _take(learner: Learner, tensors: dict[str, Tensor], manifest: dict[str, Any]
     learner.last_fired = tensors["last_fired"].to(device)
     learner.smallest = float.fromhex(manifest["smallest"])
     learner.step = int(manifest["step"])
+    if "window" in manifest:
+        learner.window = int(manifest["window"])
+    elif not learner.config.dead_after:
+        _log.warning(
+            "the run to go on with does not say after how many rows without firing a latent is dead; from step %d on "
+            "it is after %d",
+            learner.step,
+            learner.window,
+        )
+
+
+def _as_it_was() -> dict[str, Any]:
+    """What runs did before an option was there, which is its default; their checkpoints do not name it."""
+    return {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in fields(TrainConfig)
+        if field.default is not MISSING
+    }
 
 
 def _same_run(manifest: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
-    old, new = manifest.get("config", {}), identity["config"]
+    old, new = _as_it_was() | manifest.get("config", {}), identity["config"]
     differs = [
         f"{name}: {old.get(name)!r} there, {value!r} now"
         for name, value in new.items()

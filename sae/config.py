@@ -168,6 +168,10 @@ class TrainConfig(Shown):
             yield f"n_sites = {self.n_sites} means something for a crosscoder or cross-layer transcoder only"
         if self.kind in ("pursuit", "codebook") and self.wiring != "sae":
             yield f"kind = {self.kind!r} finds codes with its dictionary and cannot be a {self.wiring}"
+        if self.precision == "bf16" and self.kind in ("pursuit", "codebook"):
+            yield f"kind = {self.kind!r} is trained in float32; precision = 'bf16' would change nothing of it"
+        if self.precision == "bf16" and self.screen == "always":
+            yield "screen = 'always' finds places of float32 codes; precision = 'bf16' has none: leave it 'auto'"
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ class Course:
             JsonLines(self.folder / "metrics.jsonl", sync=False).append(line)
         if self.watch is not None and learner.peers.rank == 0:
             self.watch(line)
-        for name, text in advice(line, learner.config).items():
+        for name, text in advice(line, replace(learner.config, dead_after=learner.window)).items():
             if name not in self.said:
                 self.said[name] = text
                 _log.warning("%s", text)

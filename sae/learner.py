@@ -58,6 +58,11 @@ class Learner:
     smallest: float = 0.0
     peers: Alone = field(default_factory=Alone)
     n_dead: int = 0
+    window: int = 0
+    """Rows without firing after which a latent is dead; 0: what the configuration says. A resumed run keeps its own."""
+
+    def __post_init__(self) -> None:
+        self.window = self.window or self.config.window
 
     @classmethod
     def start(cls, scales: Scales, config: TrainConfig, peers: Alone | None = None) -> Learner:
@@ -96,9 +101,7 @@ class Learner:
     @property
     def dead(self) -> Int64[Tensor, "dead"]:
         """Latents that have not fired within the window."""
-        return (
-            (self.last_fired + self.config.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
-        )
+        return (self.last_fired + self.window <= self.step * self.config.batch_size).nonzero().squeeze(1)
 
     def advance(
         self, x: Tensor, y: Tensor, rate: float, through: Through | None = None, *, scaled: bool = False
@@ -134,7 +137,8 @@ class Learner:
                 lambda rows: self._rebuilt(rows, moment), self.step, seed=config.seed, loss=config.end_loss,
                 peers=self.peers,
             )  # fmt: skip
-            (config.end_to_end * surrogate).backward()
+            with products(config.precision, x.device):
+                (config.end_to_end * surrogate).backward()
             told.fill_(nats)
             self.peers.add_([told])
         numbers = self._agree(terms, y, n_rows)
@@ -155,7 +159,9 @@ class Learner:
         """What the coder makes of rows, both in the coordinates of the data."""
         scales = self.scales
         x = (rows.to(scales.read.dtype) - scales.center_in) / scales.read
-        return rebuilt(self.coder, x, self.config, moment) * scales.written + scales.center_out
+        with products(self.config.precision, x.device):
+            made = rebuilt(self.coder, x, self.config, moment)
+        return made * scales.written + scales.center_out
 
     @torch.no_grad()
     def _agree(self, terms: Terms, y: Tensor, n_rows: int) -> dict[str, float]:

@@ -53,7 +53,9 @@ def products(precision: str, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        matmul.fp32_precision = "none"  # what it inherits, if that is what it was
+        if matmul.fp32_precision != before:
+            matmul.fp32_precision = before
 
 
 def product(a: Tensor, b: Tensor, precision: str) -> Tensor:

@@ -72,7 +72,11 @@ def _starts(sorted_or_not: Tensor, n: int) -> Tensor:
 
 
 def largest_of_rows(pre: Float[Tensor, "sample latent"], k: int) -> Int64[Tensor, "sample k"]:
-    """Columns of the k largest entries of each row, in no order; of equal entries at the edge those that come first."""
+    """Columns of the k largest entries of each row, in no order.
+
+    Of equal entries at the edge those that come first, on the CPU in float32 and float64 where rows have blocks enough
+    or are at most 512 wide; elsewhere (a GPU, bfloat16, wider rows of few blocks, NaN) those that ``topk`` takes.
+    """
     n, width = pre.shape
     size = _block(width, 2 * k)
     if pre.is_cuda or pre.dtype not in _NUMPY or not n or not (size or width <= _SORTED):

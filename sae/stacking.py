@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sae.learner import Learner
 from sae.objectives import Bank, Moment, objective_abreast
 from sae.optimisers import Optimiser, Team
+from sae.precision import products
 from sae.screening import screens
 
 __all__ = ["Stack", "stacked"]
@@ -92,7 +93,7 @@ class Stack:
         self.last_fired = torch.stack([one.last_fired for one in self.learners])
         for one, mine in zip(self.learners, self.last_fired, strict=True):
             one.last_fired = mine
-        self.windows = torch.tensor([one.config.window for one in self.learners], device=device)[:, None]
+        self.windows = torch.tensor([one.window for one in self.learners], device=device)[:, None]
         groups = [list(same) for _, same in groupby(self.learners, key=_pace)]
         self.paces = [(Team([one.optimiser for one in group]), group) for group in groups]
 
@@ -103,10 +104,11 @@ class Stack:
         config, step = self.learners[0].config, self.learners[0].step
         x = _side_by_side(xs)
         y = x if all(a is b for a, b in zip(xs, ys, strict=True)) else _side_by_side(ys)
-        terms = objective_abreast(self.bank, x, y, config, self._moments(x.shape[1]))
-        losses = torch.stack([term.loss for term in terms])
         parameters = (self.bank.W_enc, self.bank.b_enc, self.bank.W_dec, self.bank.b_dec)
-        grads = torch.autograd.grad(losses.sum(), parameters)
+        with products(config.precision, x.device):
+            terms = objective_abreast(self.bank, x, y, config, self._moments(x.shape[1]))
+            losses = torch.stack([term.loss for term in terms])
+            grads = torch.autograd.grad(losses.sum(), parameters)
         numbers = self._numbers(losses, terms, ys)
         rates = self._descend(dict(zip(("W_enc", "b_enc", "W_dec", "b_dec"), grads, strict=True)))
         fired = torch.stack([term.fired for term in terms])

@@ -122,7 +122,7 @@ def train(
         None: a bar on a terminal only.
     together
         Whether small dictionaries of one shape take their steps in the same calls (``stacking.py``); what they learn
-        is the same to the bit.
+        is the same: to the bit where d_in x d_sae and rows x d_in are multiples of 16, else up to rounding.
     device
         Where to train; None: where the rows are (those of a store are on the CPU).
     split

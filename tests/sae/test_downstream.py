@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,36 @@ def test_a_weight_without_a_model_and_a_model_without_a_weight_are_named() -> No
         sae.train(rows, replace(config, end_to_end=0.0), through=through)
     with pytest.raises(InputError, match="64 texts for the end-to-end loss and 100 a step"):
         replace(through, batch=100)
+
+
+def test_the_term_is_made_in_the_precision_asked_for_and_the_model_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sae import learner
+
+    through = sae.Through(interp.load(random_model("gpt2").eval()), ids(4, 9), SITE, batch=4)
+    config = sae.TrainConfig(d_sae=64, k=4, steps=1, batch_size=32, end_to_end=1.0)
+    inside, seen = [], []
+
+    @contextmanager
+    def spy(precision: str, device: torch.device) -> Iterator[None]:
+        inside.append(precision)
+        yield
+        inside.pop()
+
+    def watch(owner: Any, name: str) -> None:
+        made = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            seen.append((name, *inside))
+            return made(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    monkeypatch.setattr(learner, "products", spy)
+    watch(learner, "rebuilt")
+    watch(Tensor, "backward")
+    watch(type(through.model), "gradients")
+    sae.train(torch.randn(64, 32), config, through=through)
+    told = "float32"
+    assert seen == [("backward", told), ("rebuilt", told), ("gradients",), ("backward", told)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 import sae
 from interp.errors import InputError
+from sae import stacking
 from sae.coder import Coder
 from sae.learner import Learner
 from sae.objectives import Moment, objective
@@ -115,3 +118,61 @@ def test_the_switch_of_the_process_is_set_back_after_an_error_too(precision: str
     assert matmul.fp32_precision == before
     with products("tf32", torch.device("cpu")):
         assert matmul.fp32_precision == before
+
+
+def test_what_the_switch_inherited_it_inherits_afterwards() -> None:
+    """A setting of all products is followed again; one of its own is kept, though all are set to something else."""
+    matmul = torch.backends.cuda.matmul
+    every: Any = torch.backends
+    before = matmul.fp32_precision, every.fp32_precision
+    try:
+        matmul.fp32_precision, every.fp32_precision = "none", "ieee"
+        with products("tf32", torch.device("cuda")):
+            pass
+        every.fp32_precision = "tf32"
+        assert matmul.fp32_precision == "tf32"
+        matmul.fp32_precision = "ieee"
+        with products("tf32", torch.device("cuda")):
+            pass
+        assert matmul.fp32_precision == "ieee"
+    finally:
+        matmul.fp32_precision, every.fp32_precision = before
+
+
+def test_steps_taken_together_are_made_in_the_precision_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward both: a process that has TF32 switched on is not to round them."""
+    inside, seen = [], []
+
+    @contextmanager
+    def spy(precision: str, device: torch.device) -> Iterator[None]:
+        inside.append(precision)
+        yield
+        inside.pop()
+
+    def watched(name: str, made: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            seen.append((name, *inside))
+            return made(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(stacking, "products", spy)
+    monkeypatch.setattr(stacking, "objective_abreast", watched("loss", stacking.objective_abreast))
+    monkeypatch.setattr(torch.autograd, "grad", watched("gradient", torch.autograd.grad))
+    config = replace(CONFIG, precision="float32", steps=2)
+    sae.train(planted(500)[0], [config, replace(config, seed=1)])
+    assert seen == [("loss", "float32"), ("gradient", "float32")] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "pursuit"}, "'pursuit' is trained in float32"),
+        ({"kind": "codebook"}, "'codebook' is trained in float32"),
+        ({"screen": "always"}, "screen = 'always' finds places of float32 codes"),
+    ],
+)
+def test_bfloat16_where_it_would_do_nothing_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(CONFIG, **change)
+    assert replace(CONFIG, **change, precision="tf32").precision == "tf32"

@@ -213,6 +213,61 @@ def test_a_folder_with_another_run_in_it_is_refused(tmp_path: Path) -> None:
         sae.train(x[:, :7], SHORT, tmp_path / "run", resume=True)
 
 
+def _rewritten(folder: Path, change: Any) -> None:
+    """Every checkpoint's manifest in ``folder``, changed."""
+    for path in folder.glob("checkpoints/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+
+def test_a_run_from_before_an_option_goes_on_with_its_default(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, _ = planted(500)
+    whole = sae.train(x, SHORT, tmp_path / "run")
+
+    def older(manifest: dict[str, Any]) -> None:
+        del manifest["config"]["precision"], manifest["config"]["betas"], manifest["window"]
+
+    _rewritten(tmp_path / "run", older)
+    again = sae.train(x, SHORT, tmp_path / "run", resume=True)
+    assert torch.equal(again.coder.W_dec, whole.coder.W_dec)
+    assert (
+        f"does not say after how many rows without firing a latent is dead; from step 40 on it is after {SHORT.window}"
+        in caplog.text
+    )
+    with pytest.raises(StoreError, match="precision: 'float32' there, 'bf16' now"):
+        sae.train(x, replace(SHORT, precision="bf16"), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_resumed_run_keeps_the_window_it_began_with(several: bool, tmp_path: Path) -> None:
+    """Whatever the rule for it has become since."""
+    x, _ = planted(500)
+    config = replace(SHORT, k=1)
+    asked: Any = [config, replace(config, seed=1)] if several else config
+    dead: list[list[float]] = []
+    for name, window in (("as now", config.window), ("shorter", 1)):
+        folder, lines = tmp_path / name, []
+        with pytest.raises(Killed):
+            sae.train(x, asked, folder, watch=_until(30))
+        _rewritten(folder / "00" if several else folder, lambda manifest: manifest.update(window=window))  # noqa: B023
+        sae.train(x, asked, folder, resume=True, watch=lines.append)
+        dead.append([v for line in lines for k, v in line.items() if k in ("dead", "00/dead")])
+        last = sorted((folder / "00" if several else folder).glob("checkpoints/*"))[-1]
+        assert json.loads((last / "manifest.json").read_text())["window"] == window
+    assert max(dead[1]) > 2 * max(dead[0])  # within a batch some of them do not fire
+
+
+def _until(step: int) -> Any:
+    def watch(line: dict[str, float]) -> None:
+        if line["step"] > step:
+            raise Killed
+
+    return watch
+
+
 def test_a_run_leaves_metrics_a_coder_and_a_figure(tmp_path: Path) -> None:
     x, _ = planted(1000)
     run = sae.train(x, SHORT, tmp_path / "run")
