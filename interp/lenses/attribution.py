@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.lenses.readout import Readout
 from interp.metrics.baselines import Baseline, baselined, beside
+from interp.metrics.rows import clustered
 from interp.models.anatomy import norm_eps, norm_weight, parameter
 from interp.models.inputs import as_tokens
 from interp.results import Result
@@ -74,6 +75,7 @@ def direct_logit_attribution(
     given, readout = as_tokens(model, tokens), Readout.of(model)
     every = answers.ndim == 2
     where = _Places(given, every)
+    where.check(answers, wrong)
     right, other = where.of(answers), None if wrong is None else where.of(wrong)
     directions = _directions(readout, right, other)
     names, sites = _components(model, by)
@@ -140,15 +142,18 @@ class _Places:
             last = torch.where(given.mask, steps, -1).amax(1)
             self.mask = steps == last[:, None]
 
+    def check(self, answers: Tensor, wrong: Tensor | None) -> None:
+        """Raise InputError unless both hold one token id a place."""
+        shape, one = (self.given.ids.shape, "token") if self.every else (self.given.ids.shape[:1], "text")
+        if answers.shape != shape:
+            raise InputError(f"answers must be {list(shape)}, one a {one}; got {list(answers.shape)}")
+        if wrong is not None and wrong.shape != shape:
+            raise InputError(f"wrong must be {list(shape)}, as answers are; got {list(wrong.shape)}")
+
     def of(self, values: Tensor) -> Shaped[Tensor, "row ..."]:
         """The values of [batch, pos, ...] at the places; [batch, 1, ...] and [batch] are those of the last token."""
-        n, length = self.given.ids.shape
         if not self.every:
-            if values.shape[:1] != (n,):
-                raise InputError(f"answers must be [{n}], one a text; got {list(values.shape)}")
             return values if values.ndim == 1 else values[:, 0]
-        if values.shape[:2] != (n, length):
-            raise InputError(f"answers must be [{n}, {length}], one a token; got {list(values.shape)}")
         return values[self.mask.to(values.device)]
 
     def result(
@@ -159,14 +164,15 @@ class _Places:
         grid = np.full((len(labels), *mask.shape), np.nan)
         grid[:, mask] = table.T
         texts = np.nonzero(mask)[0]
-        each = np.stack([table[texts == text].mean(0) for text in np.unique(texts)])
-        several, what = len(each) > 1, "every token, error over texts" if self.every else "the last token"
+        spread = [clustered(torch.from_numpy(column), groups=texts) for column in table.T]
+        several = None not in spread
+        what = "every token, error over texts" if self.every else "the last token"
         further: dict[str, Any] = {} if self.every else {"per_example": table.tolist()}
         if not several:
             further["no_stderr"] = "one example: the error is over examples"
         return Attribution(
             name="direct logit attribution", value=table.mean(0), n=len(table), axes=("component",), ticks=(labels,),
-            stderr=each.std(0, ddof=1) / len(each) ** 0.5 if several else None, grid=grid,
+            stderr=np.array(spread) if several else None, grid=grid,
             convention=f"logits at {what}, final norm at the scale of the pass; components sum to the total"
             + "; relative to the mean logit" * relative,
             words=tuple(tuple(row) for row in self.given.strings), provenance=provenance | further,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.metrics.rows import clustered
 from interp.results import Result
 from interp.tokens import Tokens
 
@@ -113,8 +114,9 @@ def read(
         for i, stream in enumerate(streams):
             told.fill(i, logits_of(i, stream)[mask].double().log_softmax(-1), goal, best)
         chance = float((goal.exp() * (goal - goal.exp().mean(0).log())).sum(-1).mean())
-    per_text = [np.nanmean(told.divergence[i], axis=1) for i in range(len(streams))]
-    spread = np.array([np.std(v, ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan for v in per_text])
+    texts = np.nonzero(told.keep)[0]
+    errors = [clustered(torch.from_numpy(site[told.keep]), groups=texts) for site in told.divergence]
+    spread = np.array([np.nan if error is None else error for error in errors])
     sure = bool(np.isfinite(spread).all())
     why = {} if sure else {"no_stderr": "one text: the error is over texts"}
     return LensResult(

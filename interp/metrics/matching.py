@@ -46,7 +46,8 @@ def match_neurons(x: Data, y: Data, *, how: str = "one_to_one", absolute: bool =
     -------
     Result
         ``.provenance["match"]``: for each neuron of ``x`` its partner (-1 for none). ``.chance``: the same over rows
-        permuted (None for Moments). A rotation lowers this where CKA stays 1.
+        permuted (None for Moments). The standard error is over neurons, not over rows. A rotation lowers this where CKA
+        stays 1.
 
     References
     ----------
@@ -66,7 +67,7 @@ def match_neurons(x: Data, y: Data, *, how: str = "one_to_one", absolute: bool =
     return outcome(
         "neuron matching", value, n=n, d=tuple(table.shape), stderr=float(spread), chance=chance,
         no_stderr="one neuron: the error is over neurons", no_chance="moments hold no rows to permute",
-        convention=f"mean {'|r|' if absolute else 'r'}, {how.replace('_', ' ')}; error over neurons",
+        convention=f"mean {'|r|' if absolute else 'r'}, {how.replace('_', ' ')}; error over neurons, not rows",
         provenance={"match": match.tolist()},
     )  # fmt: skip
 

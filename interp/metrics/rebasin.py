@@ -135,6 +135,7 @@ def loss_barrier(
     each: Float64[np.ndarray, "t sample"] = torch.stack(held).numpy()
     chord = (1 - steps)[:, None] * each[0] + steps[:, None] * each[-1]
     rise, n = each - chord, each.shape[1]
+    bad = [f"{t:.2f}" for t, losses in zip(steps, each, strict=True) if not np.isfinite(losses).all()]
     top = int(rise.mean(1).argmax())
     several = n > 1
     provenance: dict[str, float] = {"barrier": float(rise.mean(1)[top])}
@@ -148,4 +149,5 @@ def loss_barrier(
         convention=f"loss of (1 - t) a + t b, {'examples' if several else 'points'} counted by n; chance: the chord;"
         " barrier: largest rise above it",
         provenance=provenance,
+        reason=f"the loss is not finite at t = {', '.join(bad)}" if bad else None,
     )  # fmt: skip

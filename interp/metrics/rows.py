@@ -140,9 +140,9 @@ def jackknife(left_out: Float64[Tensor, "block *other"]) -> Float64[Tensor, "*ot
 
 
 def leave_out(statistic: Callable[[Tensor], float], n: int, *, n_blocks: int, groups: Groups) -> float | None:
-    """Jackknife error of ``statistic(indices of the rows kept)``, one call a block."""
+    """Jackknife error of ``statistic(indices of the rows kept)``, one call a block; None if some block leaves < 4."""
     blocks = jackknife_blocks(n, n_blocks, groups)
-    if not blocks:
+    if not blocks or n - max(map(len, blocks)) < 4:
         return None
     values = []
     for block in blocks:

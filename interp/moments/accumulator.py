@@ -51,7 +51,8 @@ class Accumulator(Shown):
         self.config = config
         self.dropped = 0
         """Rows left out because some site held NaN or infinity there (only with ``bad_rows="drop"``)."""
-        self._parts = [empty(config, device) for _ in range(config.parts)]
+        with torch.inference_mode(False):  # rows may be taken in after the mode in which this was made
+            self._parts = [empty(config, device) for _ in range(config.parts)]
         self._shift: dict[str, Tensor] | None = None
         self._waiting = Waiting(config.chunk)
         self._room: dict[str | int, Tensor] = {}
@@ -162,7 +163,7 @@ class Accumulator(Shown):
             shifted = {}
             for site in group:
                 x, room = wide[site], self._space(site if together else wide[site].shape[1], wide[site])
-                shifted[site] = torch.sub(x, self._shift[site].to(x.dtype), out=room).to(config.dtype)
+                shifted[site] = torch.sub(x, self._shift[site].to(room.dtype), out=room).to(config.dtype)
             gather(into, shifted, config, labels=where, n_blocks_before=self._n_blocks)
             for site in group if config.twin else ():
                 gather_twin(into, site, wide[site].to(config.dtype), room=shifted[site])
@@ -170,10 +171,12 @@ class Accumulator(Shown):
         self._n_blocks += -(-len(next(iter(rows.values()))) // config.block) if config.block else 0
 
     def _space(self, key: str | int, x: Tensor) -> Tensor:
-        """Room for a chunk like ``x``, which the next chunk takes again."""
-        room = self._room.get(key)
-        if room is None or room.dtype != x.dtype:
-            self._room[key] = room = x.new_empty((self.config.chunk, x.shape[1]))
+        """Room for a chunk like ``x``, in the wider of its type and that of the products; the next chunk takes it
+        again."""
+        room, dtype = self._room.get(key), torch.promote_types(x.dtype, self.config.dtype)
+        if room is None or room.dtype != dtype:
+            with torch.inference_mode(False):  # the memory outlives the mode in which the rows came
+                self._room[key] = room = x.new_empty((self.config.chunk, x.shape[1]), dtype=dtype)
         return room[: len(x)]
 
     # -- reading ----------------------------------------------------------------------------------

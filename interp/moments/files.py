@@ -98,7 +98,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise StoreError(f"no moments at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
             head = json.loads((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if head["schema"] != SCHEMA:

@@ -51,14 +51,17 @@ class Waiting:
         for site, x in cut.items():
             room = self._rows.get(site)
             dtype = torch.promote_types(torch.float32 if room is None else room.dtype, x.dtype)
-            if room is None:
-                self._rows[site] = room = x.new_empty((self.size, x.shape[1]), dtype=dtype)
-            elif room.dtype != dtype:
-                self._rows[site] = room = room.to(dtype)
+            if room is None or room.dtype != dtype:
+                with torch.inference_mode(False):  # the memory outlives the mode in which the rows came
+                    wider = x.new_empty((self.size, x.shape[1]), dtype=dtype)
+                if room is not None:
+                    wider[:start] = room[:start]
+                self._rows[site] = room = wider
             room[start:stop] = x
         if marks is not None or self._marked:
             if not len(self._labels):
-                self._labels = torch.full((self.size,), -1)
+                with torch.inference_mode(False):
+                    self._labels = torch.full((self.size,), -1)
             if not self._marked:
                 self._labels[:start] = -1
             self._labels[start:stop] = -1 if marks is None else marks.cpu()

@@ -132,6 +132,32 @@ def test_at_every_token_each_one_is_attributed_as_the_last_of_its_own_text(tmp_p
         direct_logit_attribution(model, tokens, answers[:, :3])
 
 
+def test_answers_of_another_shape_are_refused() -> None:
+    model, tokens, answers = toy(), some("toy"), torch.tensor([1, 2, 3, 4])
+    with pytest.raises(InputError, match=r"wrong must be \[4\], as answers are; got \[4, 6\]"):
+        direct_logit_attribution(model, tokens, answers, answers[:, None].expand(4, 6))
+    with pytest.raises(InputError, match=r"wrong must be \[4, 6\], as answers are; got \[4\]"):
+        direct_logit_attribution(model, tokens, model.logits(tokens).argmax(-1), answers)
+    for odd in (answers[:3], answers[:, None].expand(4, 5)):
+        with pytest.raises(InputError, match="answers must be"):
+            direct_logit_attribution(model, tokens, odd)
+
+
+def test_on_ragged_texts_the_error_is_that_of_the_mean_over_tokens() -> None:
+    model, tokens = decoder("gpt2"), Tokens.of([[5, 6, 7, 8, 9, 1], [9, 10], [3, 4, 5]])
+    keep = tokens.mask.numpy()
+    text = np.nonzero(keep)[0]
+    lens = logit_lens(model, tokens)
+    every = direct_logit_attribution(model, tokens, model.logits(tokens).argmax(-1))
+    for result, values in ((lens, lens.divergence[:, keep]), (every, every.grid[:, keep])):
+        mean = values.mean(1)
+        np.testing.assert_allclose(np.asarray(result.value), mean, atol=1e-12)
+        # the mean is a ratio of totals: its linearised error sums each text's deviations from it
+        totals = np.stack([(values - mean[:, None])[:, text == t].sum(1) for t in range(3)])
+        expected = np.sqrt(3 / 2 * (totals**2).sum(0)) / len(text)
+        np.testing.assert_allclose(np.asarray(result.stderr), expected, rtol=1e-9, atol=1e-15)
+
+
 def test_a_fresh_tuned_lens_is_the_logit_lens_exactly() -> None:
     for family in ("gpt2", "llama", "toy"):
         model, tokens = decoder(family), some(family)

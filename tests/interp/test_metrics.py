@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.metrics import cka, cka_matrix, effective_rank, participation_ratio, rankme
+from interp.metrics import (
+    cka,
+    cka_matrix,
+    cknna,
+    co_clusters,
+    effective_rank,
+    find_circle,
+    linear_predictivity,
+    participation_ratio,
+    rankme,
+)
 from interp.metrics.rows import blocks_of
 
 
@@ -221,3 +231,22 @@ def test_blocks_hold_every_row_once_and_no_group_is_split(sizes: list[int], n_bl
     assert sorted(torch.cat(blocks).tolist()) == list(range(len(groups)))
     owners = [set(groups[b].tolist()) for b in blocks]
     assert sum(len(o) for o in owners) == len(sizes)
+
+
+@pytest.mark.parametrize(("n", "groups"), [(4, None), (100, [0] * 97 + [1] * 3)])
+def test_samples_too_few_to_leave_any_out_give_a_value_without_an_error(
+    n: int, groups: list[int] | None
+) -> None:
+    x, y = gaussian(n, 3, 0), gaussian(n, 3, 1)
+    for result in (
+        cknna(x, y, k=2, groups=groups),
+        co_clusters(x, y, n_clusters=2, groups=groups),
+        linear_predictivity(x, y, in_sample=True, groups=groups),
+        find_circle(x, groups=groups),
+    ):
+        assert np.isfinite(result.value)
+        assert result.stderr is None
+        assert "too few" in result.no_stderr
+    enough = cknna(gaussian(40, 3, 0), gaussian(40, 3, 1), k=5)
+    assert enough.stderr is not None
+    assert enough.stderr > 0

@@ -94,6 +94,31 @@ def test_float_types_and_labels_may_change_from_update_to_update() -> None:
     )
 
 
+def test_rows_taken_in_under_inference_mode_are_used_outside_it(tmp_path: Path) -> None:
+    x, labels = gaussian(100, 4, 0), torch.arange(100) % 2
+    whole = Moments.of(x, labels=labels, block=0, chunk=64, products="float64")
+    with torch.inference_mode():
+        made = Moments({"x": 4}, block=0, chunk=64, n_classes=2, products="float64")
+        made.update({"x": x[:80] + 0}, labels=labels[:80] + 0)  # inference tensors
+        made.update({"x": x[80:90].float().double()}, labels=labels[80:90])
+    made.update({"x": x[90:]}, labels=labels[90:])
+    torch.testing.assert_close(made["x"].mean, x.mean(0), rtol=0, atol=1e-7)
+    torch.testing.assert_close(made["x"].scatter, whole["x"].scatter, rtol=0, atol=1e-4)
+    assert made.sums[("class_n",)].tolist() == [50.0, 50.0]
+    with torch.inference_mode():
+        again = Moments.load(made.save(tmp_path / "m.safetensors"))
+    again.update({"x": x})
+    assert again.n == 200
+    assert bool(torch.isfinite(again["x"].scatter).all())
+
+
+def test_float32_rows_are_widened_before_the_origin_is_taken_away() -> None:
+    x = (gaussian(500, 6, 0) * 0.1 + torch.linspace(-9, 9, 500)[:, None]).float()
+    made = Moments.of(x, block=0, chunk=64, products="float64")
+    truth = torch.cov(x.double().T) * 499
+    np.testing.assert_allclose(made["x"].scatter, truth, rtol=1e-12)
+
+
 def test_merging_shards_in_any_order_is_the_same() -> None:
     rows = sites(offset=5.0)
     drift = {site: x + torch.linspace(0, 3, len(x))[:, None] for site, x in rows.items()}  # origins differ

@@ -312,6 +312,12 @@ def test_weight_matching_undoes_a_planted_permutation_of_hidden_units() -> None:
     assert matched.provenance["barrier"] < 1e-12 < 1e-3 < straight.provenance["barrier"]
 
 
+def test_a_loss_that_is_no_number_on_the_way_is_told() -> None:
+    a, b = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
+    for odd, reason in ((float("nan"), "the loss is not finite at t = 0.50"), (0.0, None)):
+        assert loss_barrier(lambda w: odd if w["w"] == 0.5 else 0.0, a, b, n_points=5).reason == reason  # noqa: B023
+
+
 # -- matrices of any metric, bad input --------------------------------------------------------------
 
 
