@@ -87,15 +87,12 @@ def analyze(  # noqa: PLR0913 - a command's options
     require_file(texts)
     require_place(out)  # before the minutes of work, not after
     _check_device(device)
-    own: dict[str, Any] = {}
     if is_source(model):
-        made = made_by(model)
-        own = {"inputs": made.inputs, "labels": made.labels}
-        loaded = made.model if made.inputs is not None else load(made.model, backend=backend)
+        loaded = made_by(model, backend=backend, device=device)
     else:
         loaded = load(model, backend=backend, device=device)
     options = {"seed": seed, "stations": names, "max_tokens": max_tokens, "seq_len": window, "preset": preset}
-    job = prepare(loaded, texts=texts, **own, **options)
+    job = prepare(loaded, texts=texts, **options)
     if dry_run:
         from interp.study.planning import plan
 

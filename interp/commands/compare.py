@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.commands.invocation import Call, enroll, require_file, require_place
 from interp.commands.options import AsJson, Preset, Seed, Texts
 from interp.commands.saying import say
+
+if TYPE_CHECKING:
+    from interp.study.comparing import Comparison
 
 _SIDE = "A folder that `interp analyze` wrote; or a model, which is studied first."
 
@@ -32,7 +35,7 @@ def compare(
     """Set two studies against each other: curves over the layers, similarity on the same tokens, every figure.
 
     Studies of other tokens, presets or versions are shown side by side and not subtracted; the page says why. Prints
-    the path of the page.
+    the path of the page. Exit code 1 if a station of a model that was studied here failed.
 
     Examples:
 
@@ -49,6 +52,12 @@ def compare(
     if texts is not None:
         options["texts"] = texts
     found = compared(a, b, out=out, **options)
+    _say(found, as_json=as_json)
+    if found.a.failed or found.b.failed:
+        raise typer.Exit(1)
+
+
+def _say(found: Comparison, *, as_json: bool) -> None:
     if not as_json:
         say(str(found.html))
         return

@@ -48,6 +48,8 @@ class Settings:
 
     schema: str
     weights_sha256: str
+    config_sha256: str | None
+    """Of the model's configuration: the same weights with another activation function compute something else."""
     backend: str
     model_dtype: str
     tokenizer_sha256: str | None
@@ -243,6 +245,7 @@ def _settings(
     return Settings(
         schema=SCHEMA,
         weights_sha256=model.fingerprint(),
+        config_sha256=model.describe().get("config_sha256"),
         backend=model.backend,
         model_dtype=str(model.dtype).removeprefix("torch."),
         tokenizer_sha256=tokenizer_sha256(model.tokenizer),

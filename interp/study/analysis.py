@@ -182,7 +182,7 @@ class _Run:
             return None
         logger.info("capturing %d sites of %s", len(self.job.sites), self.job.model.name)
         tokens = self.job.material.tokens
-        place = self.folder / "acts" / self.job.tokens_hash()[:16]
+        place = self.folder / "acts" / self.job.acts_hash()[:16]
         if not self.resume:
             shutil.rmtree(place, ignore_errors=True)  # begun anew: also what an older version left there
         began = time.monotonic()
@@ -266,6 +266,8 @@ class _Run:
             wall_seconds=round(time.monotonic() - self.started, 1),
             preset=asdict(job.effort),
             tokens_sha256=job.tokens_hash(),
+            labels_sha256=job.labels_hash(),
+            acts_sha256=job.acts_hash(),
         )
         first = ("command", "source", "texts_sha256", "seed", "wall_seconds", "model")
         page = report(

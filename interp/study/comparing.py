@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.errors import InputError, InterpError
+from interp.errors import InputError, InterpError, StoreError
 from interp.pages import document
 from interp.report.page import read
 from interp.results import Result
@@ -31,6 +31,7 @@ __all__ = ["Comparison", "compare", "side_of"]
 
 N_ROWS = 2048
 """Tokens behind the similarity of the two models."""
+KEPT, NONE_KEPT = "kept", "none kept"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,11 +105,14 @@ def compare(
     hurdles = _hurdles(first, second)
     similarity, shuffled = None, None
     if not any(h.stops == "similarity" or h.what == "tokens" for h in hurdles):
-        try:
-            similarity, shuffled = _similarity(first, second, seed=seed)
-        except InterpError as error:
-            missing = str(error).splitlines()[0]
-            hurdles.append(Hurdle(what="activations", a=missing, b=missing, stops="similarity"))
+        states = [_activations(side) for side in (first, second)]
+        if states == [KEPT, KEPT]:
+            try:
+                similarity, shuffled = _similarity(first, second, seed=seed)
+            except InterpError as error:
+                states = [str(error).splitlines()[0]] * 2
+        if states != [KEPT, KEPT] and states != [NONE_KEPT, NONE_KEPT]:
+            hurdles.append(Hurdle(what="activations", a=states[0], b=states[1], stops="similarity"))
     rows = _rows(first, second, hurdles)
     html, twin = write_page(
         home, first, second, hurdles=hurdles, rows=rows, similarity=similarity, shuffled=shuffled
@@ -119,9 +123,20 @@ def compare(
     )  # fmt: skip
 
 
+def _activations(side: Side) -> str:
+    """Whether the study's activations are there, in words that hold no path."""
+    if not side.acts.is_dir():
+        return NONE_KEPT
+    try:
+        side.store()
+    except StoreError:
+        return "cannot be read"
+    return KEPT
+
+
 def side_of(given: Any, folder: Path, **options: Any) -> Side:
     """A side of a comparison: a study that is there, or one that is run now into ``folder``."""
-    home = getattr(given, "folder", None)
+    home, failed = getattr(given, "folder", None), tuple(getattr(given, "failed", ()))
     if home is None and isinstance(given, str | Path):
         path = Path(given)
         home = (
@@ -133,18 +148,18 @@ def side_of(given: Any, folder: Path, **options: Any) -> Side:
         done = analyze(given, out=folder, resume=True, **options)
         if done.interrupted:
             raise KeyboardInterrupt
-        home = folder
+        home, failed = folder, done.failed
     report = read(Path(home) / "report.json")
-    return Side(name=report["title"], folder=Path(home), report=report)
+    return Side(name=report["title"], folder=Path(home), report=report, failed=failed)
 
 
 def _hurdles(a: Side, b: Side) -> list[Hurdle]:
     """In what the studies differ that decides what their figures mean."""
-    ours = ("versions", "interp-toolkit"), ("versions", "interp")
     asked = [
         ("tokens", ("tokens_sha256",), "differences"),
-        ("preset", ("preset", "name"), "differences"),
-        *(("toolkit version", place, "differences") for place in ours),
+        ("preset", ("preset",), "differences"),
+        ("toolkit version", ("versions", "interp-toolkit"), "differences"),
+        ("labels", ("labels_sha256",), "probe"),
         ("seed", ("seed",), ""),
         ("torch version", ("versions", "torch"), ""),
     ]
@@ -182,6 +197,8 @@ def _at(record: Mapping[str, Any], place: tuple[str, ...]) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):  # a preset
+        value = f"{value.get('name')}, scale {value.get('scale')}{', full' if value.get('full') else ''}"
     text = "not recorded" if value is None else str(value)
     return text[:12] + "..." if len(text) == 64 else text
 
@@ -190,7 +207,7 @@ def _rows(a: Side, b: Side, hurdles: list[Hurdle]) -> list[Row]:
     """Every finding of either, those of both with their difference where nothing stops it."""
     ours, theirs, rows = a.findings(), b.findings(), []
     stopped = [h.what for h in hurdles if h.stops == "differences"]
-    elsewhere = any(h.stops == "sites" for h in hurdles)
+    elsewhere, relabelled = (any(h.stops == what for h in hurdles) for what in ("sites", "probe"))
     for key in dict.fromkeys((*ours, *theirs)):
         one, other = ours.get(key), theirs.get(key)
         row: dict[str, Any] = dict(zip(("kind", "name", "site", "measure"), key, strict=True))
@@ -202,6 +219,8 @@ def _rows(a: Side, b: Side, hurdles: list[Hurdle]) -> list[Row]:
             row["verdict"] = "only in the first" if other is None else "only in the second"
         elif stopped:
             row["verdict"] = f"not compared: other {' and other '.join(stopped)}"
+        elif relabelled and key[0] == "probe":
+            row["verdict"] = "not compared: other labels"
         elif elsewhere and key[2]:
             row["verdict"] = "not compared: another number of layers, so that the site is not the same depth"
         else:

@@ -23,6 +23,7 @@ _STOPS = {
     "differences": "no figure is subtracted from another",
     "similarity": "the two models' activations are not compared",
     "sites": "figures of single sites are not subtracted",
+    "probe": "figures of probes are not subtracted",
     "": "figures are compared all the same",
 }
 
@@ -244,7 +245,9 @@ def _curve(title: str, sides: Any, names: tuple[str, str], same: bool, both: tup
     series = []
     for name, side, at in zip(names, sides, index, strict=True):
         y = np.full(len(order), np.nan)
-        y[at] = [value for _, value in side]
+        pairs = zip(at, side, strict=True)
+        for i, (_, value) in sorted(pairs, key=lambda pair: Site.parse(pair[1][0]).layer is not None):
+            y[i] = value  # of two sites at one depth that of a block stands
         series.append(Series(name=name, y=y))
     figure = lines(ticks, series, x_title="site" if same else "depth", y_title=title)
     figure.update_traces(connectgaps=True)
@@ -254,7 +257,7 @@ def _curve(title: str, sides: Any, names: tuple[str, str], same: bool, both: tup
 def _depth(site: str, n_layers: int | None) -> float:
     parsed = Site.parse(site)
     if parsed.layer is None or not n_layers:
-        return 0.0
+        return 0.0 if parsed.kind in ("embed", "pos_embed") else 1.0
     return (
         parsed.layer + (0.0 if parsed.kind == "resid_pre" else 0.5 if parsed.kind == "resid_mid" else 1.0)
     ) / n_layers

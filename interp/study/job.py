@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from interp.errors import InputError, InterpError
 from interp.runs.files import json_bytes
@@ -19,6 +20,7 @@ from interp.runs.provenance import provenance
 from interp.study.effort import STANDARD, Effort, effort_of
 from interp.study.feeding import labels_of, model_of_rows, tokens_of_rows
 from interp.study.material import Material, gather
+from interp.study.sourcefile import Made, code_of
 from interp.study.stations import Station, Study, select
 
 __all__ = ["MAX_TOKENS", "Job", "facts", "layer_sites", "performance", "prepare", "tokenizer_hash"]
@@ -40,6 +42,10 @@ class Job:
     effort: Effort = STANDARD
     name: str = ""
     """The embedded network's, if it is one."""
+    code: str = ""
+    """SHA-256 of what a network of the user's own is written as: its weights do not say how it computes."""
+    rows: str = ""
+    """SHA-256 of the given inputs, where the tokens are their row numbers."""
 
     def study(self, out: Path, *, store: Any = None, progress: bool = False) -> Study:
         """What the stations are given."""
@@ -49,9 +55,9 @@ class Job:
         )  # fmt: skip
 
     def tokens_hash(self) -> str:
-        """SHA-256 of the token ids and their mask."""
+        """SHA-256 of the token ids and their mask; of the inputs too where the ids are row numbers."""
         tokens = self.material.tokens
-        digest = hashlib.sha256(str(list(tokens.ids.shape)).encode())
+        digest = hashlib.sha256((str(list(tokens.ids.shape)) + self.rows).encode())
         for part in (tokens.ids, tokens.mask):
             digest.update(part.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -63,13 +69,18 @@ class Job:
             digest.update(name.encode() + grid.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def acts_hash(self) -> str:
+        """SHA-256 of what decides the activations: the model, its code, what it reads and where it is read."""
+        decided = [self.model.describe(), self.code, self.tokens_hash(), [str(site) for site in self.sites]]
+        return hashlib.sha256(json_bytes(decided)).hexdigest()
+
     def key(self) -> str:
         """A hash of all that decides the numbers; results of an earlier run are taken over only if it is equal."""
         decided = {
             "model": self.model.describe(), "tokens": self.tokens_hash(), "material": self.material.sha256,
             "labels": self.labels_hash(), "seed": self.seed,
             "sites": [str(site) for site in self.sites], "versions": provenance()["versions"],
-            "effort": asdict(self.effort),
+            "effort": asdict(self.effort), "code": self.code,
         }  # fmt: skip
         return hashlib.sha256(json_bytes(decided)).hexdigest()
 
@@ -86,8 +97,15 @@ def prepare(
     max_tokens: int | None = None,
     seq_len: int | None = None,
     preset: str | Effort = STANDARD,
+    code: str = "",
 ) -> Job:
-    """Load the model, find its material, its layer sites and the stations; see ``analysis.analyze``."""
+    """Load the model, find its material, its layer sites and the stations; see ``analysis.analyze``.
+
+    ``code`` is a hash of what a network of the user's own is written as; by default of the classes of its parts.
+    """
+    if isinstance(model, Made):
+        model, inputs, labels, code = model.model, model.inputs, model.labels, model.sha256
+    code = code or _own_code(model)
     if seed < 0:
         raise InputError(f"seed = {seed}; the generators take 0 and more")
     effort, chosen = effort_of(preset), select(stations)
@@ -99,7 +117,9 @@ def prepare(
     if name in names() and inputs is None:
         embedded = shipped(name)
     most = effort.of(MAX_TOKENS) if max_tokens is None else max_tokens
+    rows = ""
     if inputs is not None:
+        rows = _rows_hash(inputs)
         if texts is not None or tokens is not None:
             raise InputError("give inputs, texts or tokens: one of them")
         model = model_of_rows(model, inputs)
@@ -112,14 +132,19 @@ def prepare(
         model, texts=texts, tokens=tokens, embedded=embedded, seed=seed, max_tokens=most, seq_len=seq_len
     )
     if inputs is not None:
-        material = replace(material, source=f"{len(tokens)} given inputs", sha256=_rows_hash(inputs))
+        material = replace(material, source=f"{len(tokens)} given inputs", sha256=rows)
     if labels:
         own = labels_of(labels, material.tokens, by_row=inputs is not None)
         material = replace(material, labels={**own, **material.labels})
     return Job(
         model=model, material=material, stations=chosen, sites=layer_sites(model), seed=seed, effort=effort,
-        name="" if embedded is None else embedded.name,
+        name="" if embedded is None else embedded.name, code=code, rows=rows,
     )  # fmt: skip
+
+
+def _own_code(model: Any) -> str:
+    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    return code_of(module) if isinstance(module, nn.Module) else ""
 
 
 def _rows_hash(inputs: Any) -> str:

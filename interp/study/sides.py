@@ -19,6 +19,8 @@ class Side:
     name: str
     folder: Path
     report: Mapping[str, Any] = field(repr=False)
+    failed: tuple[str, ...] = ()
+    """Stations that failed in a study that was run for the comparison."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -39,7 +41,13 @@ class Side:
         """The activations of the study; see :func:`interp.open_store`."""
         from interp.stores.opening import open_store
 
-        return open_store(self.folder / "acts" / str(self.provenance.get("tokens_sha256"))[:16])
+        return open_store(self.acts)
+
+    @property
+    def acts(self) -> Path:
+        """Where the activations lie, if they were kept."""
+        earlier = self.provenance.get("tokens_sha256")  # reports of before the model was in the name
+        return self.folder / "acts" / str(self.provenance.get("acts_sha256", earlier))[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +59,7 @@ class Hurdle:
     b: str
     stops: str
     """``"differences"``: no figure is subtracted from another; ``"similarity"``: no CKA; ``"sites"``: no figure of a
-    site is; ``""``: worth knowing."""
+    site is; ``"probe"``: none of a probe is; ``""``: worth knowing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

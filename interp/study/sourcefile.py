@@ -5,7 +5,10 @@ Naming the file and the function is the user's word that the file may be run; no
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import inspect
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +20,9 @@ from torch import Tensor, nn
 from interp.errors import InputError, nearest
 from interp.runs.files import sha256_file
 
-__all__ = ["Made", "is_source", "made_by"]
+__all__ = ["Made", "code_of", "is_source", "made_by"]
+
+_VERSIONED = ("torch", "transformers", "transformer_lens", "nnsight", "interp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,13 +42,17 @@ def is_source(text: str) -> bool:
     return bool(colon) and path.endswith(".py") and name.isidentifier()
 
 
-def made_by(text: str) -> Made:
+def made_by(text: str, *, backend: Any = "auto", device: str = "auto") -> Made:
     """Run the file, call the function, take what it returns: a model, ``(model, inputs)``, or with labels as a third.
+
+    ``device`` is where the model is put (``"auto"``: it stays where the function left it), ``backend`` the library that
+    runs a model of tokens.
 
     Raises
     ------
     InputError
-        There is no such file or function, it raises, or returns something else.
+        There is no such file or function, it raises, or returns something else; or ``backend`` cannot run a network
+        with inputs of its own.
     """
     path, _, name = text.rpartition(":")
     file = Path(path)
@@ -78,7 +87,35 @@ def made_by(text: str) -> Made:
         raise InputError(
             f"the inputs that {text} returned are a {type(inputs).__name__}; a tensor was expected"
         )
+    if device != "auto":
+        net: Any = getattr(model, "module", model)
+        net.to(device)  # inputs follow the parameters
+    if inputs is not None and backend not in ("auto", "torch"):
+        raise InputError(
+            f"backend {backend!r} does not run {text}, which brings its own inputs; take 'torch' or 'auto'"
+        )
+    if inputs is None and not hasattr(model, "capture"):
+        from interp import load
+
+        model = load(model, backend=backend)
     return Made(model=model, inputs=inputs, labels=dict(labels or {}), sha256=sha256_file(file))
+
+
+def code_of(module: Any) -> str:
+    """SHA-256 of how a network of the user's own computes: its parts as printed, and the source of their classes.
+
+    Classes of packages whose versions a study records go by their names, and so does one without a source to read.
+    """
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(module)).encode())
+    for kind in sorted(
+        {type(part) for part in module.modules()}, key=lambda k: (k.__module__, k.__qualname__)
+    ):
+        if kind.__module__.partition(".")[0] not in _VERSIONED:
+            try:
+                digest.update(inspect.getsource(kind).encode())
+            except (OSError, TypeError):
+                digest.update(kind.__qualname__.encode())
+    return digest.hexdigest()
 
 
 def _said(parts: tuple[Any, ...]) -> str:

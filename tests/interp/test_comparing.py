@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import interp
 from interp.cli import main
 from interp.errors import StoreError
 from interp.report import read
+from interp.study import stations as registry
 from interp.study.analysis import analyze
 from interp.study.comparing import compare
+from interp.study.comparison_page import _depth
+from interp.study.effort import Effort
 from interp.study.sides import DIFFERS, SAME
 from interp.toys import Shape, Transformer
+from tests.interp.fake_stations import Fake, failing
 
 SMALL = Path(__file__).parents[1] / "data" / "mini_small" / "trajectory"
 
@@ -87,6 +93,64 @@ def test_figures_of_other_tokens_or_presets_are_not_subtracted(first, tmp_path) 
         assert all(row.difference is None for row in found.rows)
         assert (found.similarity is None) == (name == "tokens")
         assert f"Other {name}" in read(found.json)["warnings"][0]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_other_inputs_and_other_labels_of_a_network_of_numbers_are_seen(tmp_path) -> None:
+    torch.manual_seed(0)
+    net, x, given = Net(), torch.randn(80, 5), {"stations": ["probe"], "preset": "quick"}
+    labels = {"y": (x[:, 0] > 0).long()}
+    here = analyze(net, out=tmp_path / "here", inputs=x, labels=labels, **given)
+    other = analyze(net, out=tmp_path / "other", inputs=2 * x, labels=labels, **given)
+    named = analyze(net, out=tmp_path / "named", inputs=x, labels={"y": (x[:, 1] > 0).long()}, **given)
+    assert {row.verdict for row in compare(here, other, out=tmp_path / "c").rows} == {
+        "not compared: other tokens"
+    }
+    found = compare(here, named, out=tmp_path / "d")
+    assert [(h.what, h.stops) for h in found.hurdles] == [("labels", "probe")]
+    assert {row.verdict for row in found.rows} == {"not compared: other labels"}
+
+
+def test_an_effort_of_ones_own_is_not_the_preset_of_its_name(first, tmp_path) -> None:
+    other = study(tmp_path / "other", preset=Effort(scale=0.1))
+    found = compare(first, other, out=tmp_path / "c")
+    assert [(h.what, h.a, h.b) for h in found.hurdles] == [
+        ("preset", "standard, scale 1.0", "standard, scale 0.1")
+    ]
+
+
+def test_activations_that_are_gone_are_named_without_a_path(first, tmp_path) -> None:
+    bare = [shutil.copytree(first.folder, tmp_path / name) for name in ("one", "two")]
+    for folder in bare:
+        shutil.rmtree(folder / "acts")
+    half = compare(first, bare[0], out=tmp_path / "c")
+    assert [(h.what, h.a, h.b) for h in half.hurdles] == [("activations", "kept", "none kept")]
+    none = compare(*bare, out=tmp_path / "d")
+    assert not none.hurdles
+    assert none.similarity is None
+
+
+def test_a_station_that_fails_in_a_side_studied_here_is_an_exit_code(
+    first, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(registry, "stations", lambda: (Fake("bad", 1, failing),))
+    arguments = ["compare", str(first.folder), "group:D15", "--preset", "quick", "--out", str(tmp_path / "c")]
+    assert main(arguments) == 1
+    assert (tmp_path / "c" / "compare.html").is_file()
+    capsys.readouterr()
+
+
+def test_sites_without_a_layer_have_their_depth() -> None:
+    places = ("hook_embed", "blocks.0.hook_resid_pre", "blocks.1.hook_resid_post", "ln_final.hook_out")
+    assert [_depth(site, 2) for site in places] == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_another_number_of_layers_stops_single_sites_but_not_curves(first, tmp_path) -> None:
