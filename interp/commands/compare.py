@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.commands.invocation import Call, enroll, require_file, require_place
-from interp.commands.options import AsJson, Preset, Seed, Texts
+from interp.commands.options import AsJson, Device, Preset, Resume, Seed, Texts
 from interp.commands.saying import say
 
 if TYPE_CHECKING:
     from interp.study.comparing import Comparison
 
-_SIDE = "A folder that `interp analyze` wrote; or a model, which is studied first."
+_SIDE = "A folder that `interp analyze` wrote; or a model (also net.py:make), which is studied first."
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     enroll(app, "compare", compare, configured=True)
 
 
-def compare(
+def compare(  # noqa: PLR0913 - a command's options
     call: Call,
     a: Annotated[str, typer.Argument(help=_SIDE)],
     b: Annotated[str, typer.Argument(help=_SIDE)],
@@ -30,6 +30,8 @@ def compare(
     texts: Texts = None,
     preset: Preset = "standard",
     seed: Seed = 0,
+    device: Device = "auto",
+    resume: Resume = True,
     as_json: AsJson = False,
 ) -> None:
     """Set two studies against each other: curves over the layers, similarity on the same tokens, every figure.
@@ -48,7 +50,7 @@ def compare(
     require_file(texts)
     require_place(out)
     call.keep(out)
-    options: dict[str, Any] = {"preset": preset, "seed": seed}
+    options: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "resume": resume}
     if texts is not None:
         options["texts"] = texts
     found = compared(a, b, out=out, **options)

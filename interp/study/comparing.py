@@ -76,15 +76,25 @@ class Comparison(Shown):
 
 
 def compare(
-    a: Any, b: Any, *, out: str | Path, preset: str | Effort = STANDARD, seed: int = 0, **options: Any
+    a: Any,
+    b: Any,
+    *,
+    out: str | Path,
+    preset: str | Effort = STANDARD,
+    seed: int = 0,
+    resume: bool = True,
+    device: str = "auto",
+    **options: Any,
 ) -> Comparison:
     """Set two studies against each other; writes ``compare.html`` and ``compare.json`` into the folder ``out``.
 
     Parameters
     ----------
     a, b
-        A folder that :func:`interp.analyze` wrote, its ``report.json``, an :class:`Analysis`; or a model, which is
-        studied first, into ``out/a`` or ``out/b``.
+        A folder that :func:`interp.analyze` wrote, its ``report.json``, an :class:`Analysis`; or a model (also a
+        function in a file, ``"net.py:make"``), which is studied first, into ``out/a`` or ``out/b``.
+    resume, device
+        For models that are studied here: whether to take over what an earlier run finished, and where they run.
     preset, seed, options
         For models that are studied here; see :func:`interp.analyze`. The seed also draws the tokens of the similarity.
 
@@ -99,7 +109,7 @@ def compare(
     """
     home = ensure_folder(out)
     first, second = (
-        side_of(given, home / letter, preset=preset, seed=seed, **options)
+        side_of(given, home / letter, preset=preset, seed=seed, resume=resume, device=device, **options)
         for letter, given in (("a", a), ("b", b))
     )
     hurdles = _hurdles(first, second)
@@ -134,7 +144,7 @@ def _activations(side: Side) -> str:
     return KEPT
 
 
-def side_of(given: Any, folder: Path, **options: Any) -> Side:
+def side_of(given: Any, folder: Path, *, resume: bool = True, device: str = "auto", **options: Any) -> Side:
     """A side of a comparison: a study that is there, or one that is run now into ``folder``."""
     home, failed = getattr(given, "folder", None), tuple(getattr(given, "failed", ()))
     if home is None and isinstance(given, str | Path):
@@ -143,9 +153,15 @@ def side_of(given: Any, folder: Path, **options: Any) -> Side:
             path.parent if path.name == "report.json" else path if (path / "report.json").is_file() else None
         )
     if home is None:
+        from interp import load
         from interp.study.analysis import analyze
+        from interp.study.sourcefile import is_source, made_by
 
-        done = analyze(given, out=folder, resume=True, **options)
+        if isinstance(given, str) and is_source(given):
+            given = made_by(given, device=device)
+        elif isinstance(given, str | Path):
+            given = load(given, device=device)
+        done = analyze(given, out=folder, resume=resume, **options)
         if done.interrupted:
             raise KeyboardInterrupt
         home, failed = folder, done.failed
@@ -236,13 +252,14 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
         return {"verdict": SAME if x == y else "not compared: not measured in one of them"}
     ends = (one["low"], one["high"], other["low"], other["high"])
     found: dict[str, Any] = {"difference": y - x}
-    if x == y and ends[:2] == ends[2:]:
-        return {**found, "verdict": SAME}
     if None in ends:
         return {**found, "verdict": SAME if x == y else UNKNOWN}
     low = (y - x) - float(np.hypot(x - ends[1], y - ends[2]))
     high = (y - x) + float(np.hypot(x - ends[0], y - ends[3]))
-    return {**found, "low": low, "high": high, "verdict": DIFFERS if low > 0 or high < 0 else WITHIN}
+    found |= {"low": low, "high": high}
+    if x == y and ends[:2] == ends[2:]:
+        return {**found, "verdict": SAME}
+    return {**found, "verdict": DIFFERS if low > 0 or high < 0 else WITHIN}
 
 
 def _similarity(a: Side, b: Side, *, seed: int) -> tuple[Result, float]:

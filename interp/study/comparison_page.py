@@ -87,9 +87,10 @@ def _overview(names: tuple[str, str], hurdles: Sequence[Hurdle], rows: Sequence[
     elif judged and all(row.verdict == SAME for row in judged):
         summary = f"All {len(judged)} figures that both studies have are the same: no difference at all."
     else:
+        spanned = [row for row in judged if row.low is not None]
         summary = (
-            f"{len(differing)} of {len(judged)} figures with intervals differ by their 95% intervals, where chance "
-            f"alone would give at most about {0.05 * len(judged):.0f}."
+            f"{len(differing)} of {len(spanned)} figures with intervals differ by their 95% intervals, where chance "
+            f"alone would give at most about {0.05 * len(spanned):.0f}."
         )
     odd = [
         row

@@ -21,11 +21,11 @@ from interp.report import read
 from interp.study import stations as registry
 from interp.study.analysis import analyze
 from interp.study.comparing import compare
-from interp.study.comparison_page import _depth
+from interp.study.comparison_page import _depth, _overview
 from interp.study.effort import Effort
-from interp.study.sides import DIFFERS, SAME
+from interp.study.sides import DIFFERS, SAME, WITHIN, Row
 from interp.toys import Shape, Transformer
-from tests.interp.fake_stations import Fake, failing
+from tests.interp.fake_stations import Fake, failing, section
 
 SMALL = Path(__file__).parents[1] / "data" / "mini_small" / "trajectory"
 
@@ -146,6 +146,30 @@ def test_a_station_that_fails_in_a_side_studied_here_is_an_exit_code(
     assert main(arguments) == 1
     assert (tmp_path / "c" / "compare.html").is_file()
     capsys.readouterr()
+
+
+def test_a_function_in_a_file_is_a_side(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Linear(4, 6), nn.ReLU()), torch.arange(40.0).view(10, 4)\n"
+    )
+    good = Fake("good", 1, section)
+    monkeypatch.setattr(registry, "stations", lambda: (good,))
+    source = f"{tmp_path / 'net.py'}:make"
+    arguments = ["compare", source, source, "--device", "cpu", "--out", str(tmp_path / "c")]
+    for resume, n_runs in ((), 2), (("--no-resume",), 4):
+        assert main([*arguments, *resume]) == 0
+        assert good.n_runs == n_runs
+    assert read(tmp_path / "c" / "compare.json")["provenance"]["a"]["model"]["class"] == "Sequential"
+    capsys.readouterr()
+
+
+def test_chance_counts_only_figures_with_intervals() -> None:
+    given = {"kind": "k", "site": "", "measure": "", "a": 1.0, "b": 1.0, "difference": 0.0}
+    rows = [Row(name=str(i), verdict=SAME, **given) for i in range(100)]
+    rows += [Row(name="x", verdict=WITHIN, low=-1.0, high=1.0, **given) for _ in range(40)]
+    assert "0 of 40 figures with intervals" in _overview(("a", "b"), [], rows).summary
+    assert "at most about 2." in _overview(("a", "b"), [], rows).summary
 
 
 def test_sites_without_a_layer_have_their_depth() -> None:
