@@ -16,6 +16,7 @@ from interp.errors import InputError
 from interp.lenses.reading import LensResult, Readings
 from interp.lenses.readout import Readout, stream_sites
 from interp.metrics.baselines import Baseline, baselined, beside
+from interp.metrics.rows import clustered
 from interp.models.inputs import as_tokens
 from interp.tokens import Tokens
 
@@ -100,10 +101,8 @@ def future_lens(
             hit = (said.argmax(-1) == answer).double()
             scores.append(float(hit.mean()))
             if scores is value:
-                means = torch.stack([hit[text == t].mean() for t in text.unique()])
-                stderr.append(
-                    float(means.std(correction=1) / len(means) ** 0.5) if len(means) > 1 else np.nan
-                )
+                error = clustered(hit.cpu(), groups=text.cpu())
+                stderr.append(np.nan if error is None else error)
                 surprisal.append(float(-said.gather(-1, answer[:, None]).mean()))
                 told.fill(i, said, later, answer)
     made = LensResult(

@@ -18,6 +18,7 @@ from interp.edits import Edit, replace
 from interp.errors import InputError
 from interp.lenses.readout import Readout
 from interp.metrics.baselines import Baseline, baselined, beside
+from interp.metrics.rows import clustered
 from interp.models.inputs import as_tokens
 from interp.results import Result
 from interp.tokens import Tokens
@@ -99,11 +100,9 @@ def future_prompt(
     hit = (reader.say(states.vectors[held], states.said[held]) == goal).double()
     chance = reader.say(states.vectors[other], states.said[other]) == goal
     forced = reader.say(states.vectors[other], states.said[held], forced=True) == goal
-    text = states.text[held]
-    by_text = torch.stack([hit[text == t].mean() for t in text.unique()])
     made = Result(
         name=f"future lens by prompt, {ahead} ahead", value=float(hit.mean()), n=len(held),
-        stderr=float(by_text.std(correction=1) / len(by_text) ** 0.5) if len(by_text) > 1 else None,
+        stderr=clustered(hit.cpu(), groups=states.text[held].cpu()),
         chance=float(chance.double().mean()),
         convention=f"precision@1 at {place} through {n_prompt} learned embeddings, {how.replace('_', ' ')};"
         " chance: other tokens' states",
