@@ -54,6 +54,7 @@ def hostile(tmp_path: Path) -> Path:
     return write(page, tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_the_main_jobs_report_opens_offline_with_every_figure(browser: Any, tmp_path: Path) -> None:
     html = analyze("group:C59", out=tmp_path, max_tokens=6000).html
     opened = open_page(browser, html)

@@ -26,6 +26,7 @@ from tests.interp.stores import (
 )
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_points_it_resumes_to_the_same_bytes(quick: Path) -> None:
     model = tiny_model()
     texts = id_texts(45)
@@ -95,6 +96,7 @@ def test_killed_at_every_single_write_it_resumes_to_the_same_bytes(quick: Path, 
         Path.replace = dying(replace)  # type: ignore[method-assign]
         tiny_harvest(out, texts, model=model)
 
+    step = 0
     for step in range(1000):
         out = quick / f"step{step}"
         status = finished(in_child(lambda step=step, out=out: die_at(step, out)))

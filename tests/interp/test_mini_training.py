@@ -79,6 +79,7 @@ def test_scores_by_hand() -> None:
     assert scores(next_probabilities(knows_two, pairs), "ioi", pairs).tolist() == [1.0, 0.0, 1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path) -> None:
     whole = train_mini(tmp_path / "whole", recipe=TINY, checkpoint_every=10)
     script = (

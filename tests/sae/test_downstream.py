@@ -72,6 +72,7 @@ def _job() -> tuple[sae.model_rows, sae.Through, sae.TrainConfig]:  # pyright: i
     return rows, sae.Through(model, tokens, SITE, batch=8), config
 
 
+@pytest.mark.slow
 def test_it_lowers_what_the_model_loses_and_a_run_resumes_to_the_same_coder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
