@@ -23,7 +23,7 @@ from interp.errors import InputError, InterpError
 from interp.study.findings import STREAM, Bearings, Finding
 from interp.study.stations import Leaf, Section, Study, Table
 
-__all__ = ["able", "in_full", "n_passes", "tasks_of"]
+__all__ = ["able", "in_full", "n_passes", "tasks_of", "written"]
 
 PAGE = "circuit.html"
 N_MAIN, N_OTHER = 48, 32
@@ -155,6 +155,7 @@ def _added(section: Section, study: Study, found: list[_Found], lost: Mapping[st
         caption="Graph, prompts, attention patterns, faithfulness beside random circuits.",
     )
     anchors = {plate.anchor for plate in looking}
+    directions, undirected = written(study, first.task, nodes, anchors)
     return replace(
         section,
         summary=section.summary + said,
@@ -163,11 +164,12 @@ def _added(section: Section, study: Study, found: list[_Found], lost: Mapping[st
         tables=(*section.tables, _tasks(found), _parts(nodes)),
         numbers={**section.numbers, "circuits": {one.task.name: _record(one) for one in found}},
         findings=(*section.findings, *_findings(study, found, anchors)),
-        bearings=(*section.bearings, *_bearings(study, first.task, nodes, anchors)),
+        bearings=(*section.bearings, *directions),
         caveats=(
             *section.caveats,
             *lacking,
             *lost_wiring,
+            *undirected,
             "The circuit is the best of one ranking (EAP-IG) at each size; other methods may find a smaller one.",
             *([f"Tasks not asked: {'; '.join(f'{k} ({v})' for k, v in lost.items())}."] if lost else []),
         ),
@@ -217,16 +219,22 @@ def _findings(study: Study, found: list[_Found], anchors: set[str]) -> tuple[Fin
 
 
 @torch.no_grad()
-def _bearings(study: Study, task: Any, nodes: Mapping[str, float], anchors: set[str]) -> tuple[Bearings, ...]:
-    """What each part writes at the last token on clean prompts, beyond what it writes there on corrupted ones."""
-    found = []
+def written(
+    study: Study, task: Any, nodes: Mapping[str, float], anchors: set[str]
+) -> tuple[tuple[Bearings, ...], tuple[str, ...]]:
+    """What each part writes at the last token on clean prompts, beyond what it writes there on corrupted ones.
+
+    And a caveat that names the parts whose writing cannot be read here.
+    """
+    found, lost = [], []
     for node in nodes:
         try:
             (site,) = study.model.find(site_of(node, written=True))
             sides = [
                 study.model.capture(t, site, batch_size=32)[site].cpu() for t in (task.clean, task.corrupted)
             ]
-        except InterpError:  # a backend without the written form of a head: its direction is left out
+        except InterpError as error:  # a backend without the written form of a head
+            lost.append(f"{node} ({_brief(error)})")
             continue
         rows, last = torch.arange(len(task)), task.clean.lengths.long().cpu() - 1
         change = (sides[0] - sides[1])[rows, last].reshape(len(task), -1).double().mean(0)
@@ -243,7 +251,8 @@ def _bearings(study: Study, task: Any, nodes: Mapping[str, float], anchors: set[
                     written=True,
                 )  # fmt: skip
             )
-    return tuple(found)
+    said = (f"Parts without a direction to compare: {'; '.join(lost)}.",) if lost else ()
+    return tuple(found), said
 
 
 def _tasks(found: list[_Found]) -> Table:

@@ -17,7 +17,7 @@ import interp
 from circuits import station as module_under_test
 from circuits.contexts import Pairs, make_pairs
 from circuits.effects import PatchResult
-from circuits.full_form import able
+from circuits.full_form import able, written
 from circuits.station import STATION
 from interp.errors import CheckError
 from interp.metrics.baselines import random_init
@@ -245,6 +245,16 @@ def test_in_full_a_model_without_any_task_says_why_there_is_no_circuit(tmp_path:
     assert not section.leaves
     assert any("No circuit was looked for: no task" in caveat for caveat in section.caveats)
     assert "effects" in section.numbers
+
+
+def test_a_part_whose_writing_cannot_be_read_is_named(tmp_path: Path) -> None:
+    circuit = planted("two-hop")
+    task = circuit.task(24, seed=0)
+    given = Study(model=interp.load(circuit.module), tokens=task.clean, task=task, out=tmp_path)
+    found, caveats = written(given, task, {"a1.h0": 1.0, "m9": 0.5}, set())
+    assert [b.names for b in found] == [("a1.h0",)]
+    assert len(caveats) == 1
+    assert "m9 (" in caveats[0]
 
 
 def test_a_task_that_the_model_cannot_do_is_not_asked() -> None:
