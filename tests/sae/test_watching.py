@@ -92,6 +92,8 @@ def test_the_command_names_what_is_not_installed(
 ) -> None:
     for package, option in (("wandb", "project"), ("tensorboard", str(tmp_path / "logs"))):
         monkeypatch.setitem(sys.modules, package, None)
+        # what another test has imported of it is there already
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         out = tmp_path / package
         assert main(from_store(store, f"--{package}", option, out=out)) == 1
         assert f"pip install interp-toolkit[{package}]" in capsys.readouterr().err
